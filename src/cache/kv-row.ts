@@ -1,0 +1,249 @@
+/** @file One sequence's keys and values, slot by slot, inside a store that several sequences may share. */
+import { PrecisError } from "../errors.js";
+import { rotateKey, type RotaryConfig } from "../models/rotary.js";
+import { KvStore, type KvShape } from "./kv-store.js";
+
+/** What a slot holds: a text token, an attention sink, or a compressed summary that no window may hide. */
+export type SlotKind = "text" | "sink" | "memory";
+
+/** Rows that a forward pass produced, per layer [batch, seq, kvHeads · headDim]; keys after RoPE. */
+export interface NewRows {
+  readonly keys: readonly Float32Array[];
+  readonly values: readonly Float32Array[];
+  readonly seq: number;
+}
+
+/** A row's contents apart from any store; per layer [kvHeads, slots, headDim], keys after RoPE. */
+export interface RowContents {
+  keys: Float32Array[];
+  values: Float32Array[];
+  positions: number[];
+  kinds: SlotKind[];
+}
+
+/**
+ * A growing sequence of slots. Each has a position (where its key was rotated to) and a kind. The row may move between
+ * stores, which is how sequences of different lengths are decoded together.
+ */
+export class KvRow {
+  readonly shape: KvShape;
+  #store: KvStore;
+  #index: number;
+  #positions: number[] = [];
+  #kinds: SlotKind[] = [];
+
+  constructor(shape: KvShape, capacity = 0) {
+    this.shape = shape;
+    this.#store = new KvStore(shape, 1, capacity);
+    this.#index = 0;
+  }
+
+  /** Number of slots in use. */
+  get length(): number {
+    return this.#positions.length;
+  }
+
+  get store(): KvStore {
+    return this.#store;
+  }
+
+  /** Which row of {@link KvRow.store} this is. */
+  get index(): number {
+    return this.#index;
+  }
+
+  get positions(): readonly number[] {
+    return this.#positions;
+  }
+
+  get kinds(): readonly SlotKind[] {
+    return this.#kinds;
+  }
+
+  /** Appends rows `start` to `start + positions.length` of one sequence of a forward pass. */
+  append(rows: NewRows, batchIndex: number, start: number, positions: readonly number[], kind: SlotKind): void {
+    const first = this.length;
+    this.#reserve(first + positions.length);
+    const { kvHeads, headDim, layers } = this.shape;
+    const width = kvHeads * headDim;
+    for (let layer = 0; layer < layers; layer++) {
+      for (const [target, source] of this.#pairs(layer, rows)) {
+        for (let i = 0; i < positions.length; i++) {
+          const from = (batchIndex * rows.seq + start + i) * width;
+          for (let head = 0; head < kvHeads; head++) {
+            const at = from + head * headDim;
+            target.set(source.subarray(at, at + headDim), this.#store.offset(this.#index, head, first + i));
+          }
+        }
+      }
+    }
+    for (const position of positions) {
+      this.#positions.push(position);
+      this.#kinds.push(kind);
+    }
+  }
+
+  /** Makes the row hold exactly these of its slots, in this order. */
+  arrange(slots: readonly number[]): void {
+    const { headDim } = this.shape;
+    const arranged = new Float32Array(slots.length * headDim);
+    // Slots that stay where they are need no copy, and the front of a row often does.
+    const moved = slots.findIndex((slot, index) => slot !== index);
+    if (moved >= 0) {
+      this.#eachHead((data, base) => {
+        for (let i = moved; i < slots.length; i++) {
+          const from = base + (slots[i] as number) * headDim;
+          arranged.set(data.subarray(from, from + headDim), i * headDim);
+        }
+        data.set(arranged.subarray(moved * headDim), base + moved * headDim);
+      });
+    }
+    this.#positions = slots.map((slot) => this.#positions[slot] as number);
+    this.#kinds = slots.map((slot) => this.#kinds[slot] as SlotKind);
+  }
+
+  /** Drops every slot from `length` on. */
+  truncate(length: number): void {
+    this.#positions.length = Math.min(length, this.length);
+    this.#kinds.length = this.#positions.length;
+  }
+
+  /** slot ← (1 − weight) · slot + weight · other, for keys and values of every layer and head; takes the other's position. */
+  blend(slot: number, other: number, weight: number): void {
+    const { headDim } = this.shape;
+    this.#eachHead((data, base) => {
+      for (let i = 0; i < headDim; i++) {
+        const at = base + slot * headDim + i;
+        data[at] = (1 - weight) * (data[at] as number) + weight * (data[base + other * headDim + i] as number);
+      }
+    });
+    this.#positions[slot] = this.#positions[other] as number;
+  }
+
+  /** Marks a slot as something else. */
+  setKind(slot: number, kind: SlotKind): void {
+    this.#kinds[slot] = kind;
+  }
+
+  /** Gives a slot another position, turning its keys by the difference. */
+  moveTo(slot: number, position: number, rotary: readonly RotaryConfig[]): void {
+    const delta = position - (this.#positions[slot] as number);
+    if (delta === 0) return;
+    const { layers, kvHeads } = this.shape;
+    for (let layer = 0; layer < layers; layer++) {
+      for (let head = 0; head < kvHeads; head++) {
+        const offset = this.#store.offset(this.#index, head, slot);
+        rotateKey(rotary[layer] as RotaryConfig, this.#store.keys[layer] as Float32Array, offset, delta);
+      }
+    }
+    this.#positions[slot] = position;
+  }
+
+  /** Gives back memory that a much longer past claimed. */
+  shrink(): void {
+    if (this.#store.batch === 1 && this.#store.capacity > 2 * this.length + 128) this.#moveToOwnStore(this.length);
+  }
+
+  /** Another row with the same contents and a store of its own. */
+  clone(): KvRow {
+    const copy = new KvRow(this.shape, this.length);
+    copy.#positions = [...this.#positions];
+    copy.#kinds = [...this.#kinds];
+    copy.#store.copyRow(0, this.#store, this.#index, this.length);
+    return copy;
+  }
+
+  /** The contents of the slots in use. */
+  export(): RowContents {
+    const { layers, kvHeads, headDim } = this.shape;
+    const take = (data: Float32Array): Float32Array => {
+      const compact = new Float32Array(kvHeads * this.length * headDim);
+      for (let head = 0; head < kvHeads; head++) {
+        const from = this.#store.offset(this.#index, head, 0);
+        compact.set(data.subarray(from, from + this.length * headDim), head * this.length * headDim);
+      }
+      return compact;
+    };
+    return {
+      keys: Array.from({ length: layers }, (_, layer) => take(this.#store.keys[layer] as Float32Array)),
+      values: Array.from({ length: layers }, (_, layer) => take(this.#store.values[layer] as Float32Array)),
+      positions: [...this.#positions],
+      kinds: [...this.#kinds],
+    };
+  }
+
+  /** A row with these contents. */
+  static import(shape: KvShape, contents: RowContents): KvRow {
+    const slots = contents.positions.length;
+    const row = new KvRow(shape, slots);
+    const { layers, kvHeads, headDim } = shape;
+    for (let layer = 0; layer < layers; layer++) {
+      for (const [target, source] of row.#pairs(layer, contents)) {
+        if (source.length !== kvHeads * slots * headDim) {
+          throw new PrecisError(
+            "SNAPSHOT_CORRUPT",
+            `Layer ${layer} holds ${source.length} elements, not ${kvHeads * slots * headDim}.`,
+          );
+        }
+        for (let head = 0; head < kvHeads; head++) {
+          const rows = source.subarray(head * slots * headDim, (head + 1) * slots * headDim);
+          target.set(rows, row.#store.offset(0, head, 0));
+        }
+      }
+    }
+    row.#positions = [...contents.positions];
+    row.#kinds = [...contents.kinds];
+    return row;
+  }
+
+  /** Moves rows into one shared store, in this order, so that a batch can read them in place. */
+  static gather(rows: readonly KvRow[], spare: number): KvStore {
+    const shape = (rows[0] as KvRow).shape;
+    const longest = Math.max(...rows.map((row) => row.length));
+    const store = new KvStore(shape, rows.length, longest + spare);
+    rows.forEach((row, index) => store.copyRow(index, row.#store, row.#index, row.length));
+    rows.forEach((row, index) => {
+      row.#store = store;
+      row.#index = index;
+    });
+    return store;
+  }
+
+  /** Moves the row out of a shared store into one of its own. */
+  detach(): void {
+    if (this.#store.batch > 1) this.#moveToOwnStore(this.length);
+  }
+
+  #moveToOwnStore(capacity: number): void {
+    const own = new KvStore(this.shape, 1, capacity);
+    own.copyRow(0, this.#store, this.#index, this.length);
+    this.#store = own;
+    this.#index = 0;
+  }
+
+  #reserve(slots: number): void {
+    // Growing replaces the arrays inside the store, so rows that share it stay valid.
+    if (slots > this.#store.capacity) this.#store.grow(slots + Math.max(32, slots >> 3));
+  }
+
+  #pairs(
+    layer: number,
+    source: { keys: readonly Float32Array[]; values: readonly Float32Array[] },
+  ): [Float32Array, Float32Array][] {
+    return [
+      [this.#store.keys[layer] as Float32Array, source.keys[layer] as Float32Array],
+      [this.#store.values[layer] as Float32Array, source.values[layer] as Float32Array],
+    ];
+  }
+
+  /** Visits keys and values of every layer and head; `base` is the offset of the head's slot 0. */
+  #eachHead(visit: (data: Float32Array, base: number) => void): void {
+    for (let layer = 0; layer < this.shape.layers; layer++) {
+      for (let head = 0; head < this.shape.kvHeads; head++) {
+        const base = this.#store.offset(this.#index, head, 0);
+        visit(this.#store.keys[layer] as Float32Array, base);
+        visit(this.#store.values[layer] as Float32Array, base);
+      }
+    }
+  }
+}

@@ -1,0 +1,64 @@
+/** @file Matrix products. */
+import type { GraphBuilder, Value } from "../builder.js";
+import { broadcastShapes, expectRank, resolveAxis, staticSize } from "./shapes.js";
+
+/** a · b over the last two axes, leading axes broadcast: [..., m, k] · [..., k, n] → [..., m, n] */
+export function matmul(graph: GraphBuilder, a: Value, b: Value): Value {
+  const inner = a.shape[resolveAxis(graph, "MatMul", a, -1)];
+  const rows = a.shape[resolveAxis(graph, "MatMul", a, -2)] as number | string;
+  if (inner !== b.shape[resolveAxis(graph, "MatMul", b, -2)]) {
+    throw graph.shapeError("MatMul", "inner axes differ", [a, b]);
+  }
+  const leading = broadcastShapes(
+    graph,
+    "MatMul",
+    { ...a, shape: a.shape.slice(0, -2) },
+    { ...b, shape: b.shape.slice(0, -2) },
+  );
+  const shape = [...leading, rows, b.shape[b.shape.length - 1] as number | string];
+  return graph.node({ opType: "MatMul", inputs: [a, b], outputs: [{ dtype: a.dtype, shape }] })[0] as Value;
+}
+
+/** x · weightᵀ for a weight stored as checkpoints store it: [..., in] · [out, in]ᵀ → [..., out] */
+export function linear(graph: GraphBuilder, x: Value, weight: Value): Value {
+  expectRank(graph, "FusedMatMul", weight, 2);
+  const inner = x.shape[resolveAxis(graph, "FusedMatMul", x, -1)];
+  if (inner !== weight.shape[1]) throw graph.shapeError("FusedMatMul", "inner axes differ", [x, weight]);
+  const shape = [...x.shape.slice(0, -1), weight.shape[0] as number | string];
+  return graph.node({
+    opType: "FusedMatMul",
+    domain: "com.microsoft",
+    inputs: [x, weight],
+    attributes: { transB: 1n },
+    outputs: [{ dtype: x.dtype, shape }],
+  })[0] as Value;
+}
+
+/** A block-quantised weight [out, in]: `blocks` [out, in / blockSize, blockSize · bits / 8], `scales` [out · in / blockSize]. */
+export interface QuantizedWeight {
+  blocks: Value;
+  scales: Value;
+  bits: 4 | 8;
+  blockSize: number;
+  outFeatures: number;
+  inFeatures: number;
+}
+
+/** x · weightᵀ for a block-quantised weight: [..., in] → [..., out]. Activations are quantised to int8 inside the kernel. */
+export function quantizedLinear(graph: GraphBuilder, x: Value, weight: QuantizedWeight): Value {
+  const inner = staticSize(graph, "MatMulNBits", x, -1);
+  if (inner !== weight.inFeatures) throw graph.shapeError("MatMulNBits", "inner axes differ", [x, weight.blocks]);
+  return graph.node({
+    opType: "MatMulNBits",
+    domain: "com.microsoft",
+    inputs: [x, weight.blocks, weight.scales],
+    attributes: {
+      K: BigInt(weight.inFeatures),
+      N: BigInt(weight.outFeatures),
+      bits: BigInt(weight.bits),
+      block_size: BigInt(weight.blockSize),
+      accuracy_level: 4n,
+    },
+    outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), weight.outFeatures] }],
+  })[0] as Value;
+}

@@ -1,0 +1,87 @@
+/** @file Ops that move elements without computing: reshape, transpose, gather, concatenate, split. */
+import type { Dim, GraphBuilder, Value } from "../builder.js";
+import { formatShape } from "../builder.js";
+import { elementCount } from "../../tensor/dtype.js";
+import { resolveAxis, staticSize, sumDims } from "./shapes.js";
+
+/**
+ * `x` in another shape with as many elements. At most one axis of `shape` may be symbolic, unless it stands on the same
+ * place as in `x`.
+ */
+export function reshape(graph: GraphBuilder, x: Value, shape: readonly Dim[]): Value {
+  const target = shape.map((dim, axis) => (typeof dim === "number" ? dim : dim === x.shape[axis] ? 0 : -1));
+  if (target.filter((size) => size === -1).length > 1) {
+    throw graph.shapeError("Reshape", `cannot infer two axes of ${formatShape(shape)}`, [x]);
+  }
+  const fixed = (dims: readonly Dim[]): number => elementCount(dims.filter((dim) => typeof dim === "number"));
+  const symbols = (dims: readonly Dim[]): string =>
+    dims
+      .filter((dim) => typeof dim === "string")
+      .sort()
+      .join();
+  if (symbols(shape) === symbols(x.shape) && fixed(shape) !== fixed(x.shape)) {
+    throw graph.shapeError("Reshape", `element count differs from ${formatShape(shape)}`, [x]);
+  }
+  return graph.node({
+    opType: "Reshape",
+    inputs: [x, graph.integers(target)],
+    outputs: [{ dtype: x.dtype, shape }],
+  })[0] as Value;
+}
+
+/** `x` with its axes in another order */
+export function transpose(graph: GraphBuilder, x: Value, order: readonly number[]): Value {
+  if ([...order].sort((a, b) => a - b).join() !== x.shape.map((_, axis) => axis).join()) {
+    throw graph.shapeError("Transpose", `order ${order.join()} does not name every axis once`, [x]);
+  }
+  return graph.node({
+    opType: "Transpose",
+    inputs: [x],
+    attributes: { perm: order.map(BigInt) },
+    outputs: [{ dtype: x.dtype, shape: order.map((axis) => x.shape[axis] as Dim) }],
+  })[0] as Value;
+}
+
+/** Rows of `table` chosen along its first axis: [rows, ...rest], [...picked] → [...picked, ...rest] */
+export function gatherRows(graph: GraphBuilder, table: Value, indices: Value): Value {
+  resolveAxis(graph, "Gather", table, 0);
+  return graph.node({
+    opType: "Gather",
+    inputs: [table, indices],
+    attributes: { axis: 0n },
+    outputs: [{ dtype: table.dtype, shape: [...indices.shape, ...table.shape.slice(1)] }],
+  })[0] as Value;
+}
+
+/** The parts one after another along `axis` */
+export function concat(graph: GraphBuilder, parts: readonly Value[], axis: number): Value {
+  const first = parts[0];
+  if (first === undefined) throw graph.shapeError("Concat", "needs a part", []);
+  const along = resolveAxis(graph, "Concat", first, axis);
+  for (const part of parts) {
+    const fits =
+      part.shape.length === first.shape.length && part.shape.every((dim, i) => i === along || dim === first.shape[i]);
+    if (!fits) throw graph.shapeError("Concat", `parts differ on an axis other than ${along}`, parts);
+  }
+  const shape = first.shape.map((dim, i) => (i === along ? sumDims(parts.map((part) => part.shape[i] as Dim)) : dim));
+  return graph.node({
+    opType: "Concat",
+    inputs: parts,
+    attributes: { axis: BigInt(along) },
+    outputs: [{ dtype: first.dtype, shape }],
+  })[0] as Value;
+}
+
+/** Consecutive pieces of fixed sizes along `axis` */
+export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], axis: number): Value[] {
+  const along = resolveAxis(graph, "Split", x, axis);
+  if (staticSize(graph, "Split", x, along) !== sizes.reduce((sum, size) => sum + size, 0)) {
+    throw graph.shapeError("Split", `pieces ${sizes.join(" + ")} do not fill axis ${axis}`, [x]);
+  }
+  return graph.node({
+    opType: "Split",
+    inputs: [x, graph.integers(sizes)],
+    attributes: { axis: BigInt(along) },
+    outputs: sizes.map((size) => ({ dtype: x.dtype, shape: x.shape.map((dim, i) => (i === along ? size : dim)) })),
+  });
+}

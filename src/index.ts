@@ -1,0 +1,25 @@
+/** @file The public API of Precis. */
+export { PrecisError, type ErrorCode } from "./errors.js";
+export { Memory, type GenerationResult, type SnapshotOptions, type WorkOptions } from "./memory/memory.js";
+export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
+export { MEMORY_METHODS } from "./memory/registry.js";
+export type { MemoryStats } from "./memory/session.js";
+export type { SnapshotPrecision } from "./memory/snapshot.js";
+export type { Device } from "./runtime/device.js";
+export { LanguageModel, loadModel, type LoadOptions } from "./runtime/model.js";
+export type {
+  AdapterInfo,
+  CreateMemoryOptions,
+  FinishReason,
+  ForwardOutput,
+  GenerateOptions,
+  GenerationEvent,
+  LoadProgress,
+  MemoryInput,
+  MemoryRows,
+  ModelInfo,
+  WeightDType,
+} from "./runtime/protocol.js";
+export type { SamplingOptions, TokenLogprob } from "./runtime/sampler.js";
+export type { ChatMessage } from "./text/chat-template.js";
+export { listCachedModels, resolveModel, type DownloadProgress, type ResolveOptions } from "./weights/hub.js";

@@ -1,0 +1,19 @@
+/** @file CCM-concat: Mem(t) = [Mem(t-1); h(t)]. Kim et al. 2024 (ICLR), arXiv:2312.03414, equation 2. */
+import { defineMethod, type MemoryMethod } from "../method.js";
+import { CCM_OPTIONS, ccmVisibility, compressOpenStep } from "./ccm.js";
+
+/** Append each step's COMP keys and values. */
+export const ccmConcat: MemoryMethod = defineMethod({
+  name: "ccm-concat",
+  summary: "Compress each step into the KV of its COMP tokens and append it: a few slots per step.",
+  paper: "arXiv:2312.03414",
+  needsCompTokens: true,
+  options: CCM_OPTIONS,
+  create: (options, state = {}) => ({
+    state,
+    visible: (session, purpose) => ccmVisibility(options, session, purpose),
+    async closeStep(session) {
+      if (session.openIds.length > 0) await compressOpenStep(session, options);
+    },
+  }),
+});

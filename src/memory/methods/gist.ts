@@ -1,0 +1,26 @@
+/**
+ * @file Gist: all context so far squeezed into one fixed set of COMP tokens, read anew at every step. Mu et al. 2023,
+ * arXiv:2304.08467, with CCM's conditional LoRA in place of full fine-tuning.
+ */
+import { defineMethod, type MemoryMethod } from "../method.js";
+
+/** Compress the whole context at once. */
+export const gist: MemoryMethod = defineMethod({
+  name: "gist",
+  summary: "Compress the whole context at once into one set of COMP tokens; each step reads all of it again.",
+  paper: "arXiv:2304.08467",
+  needsCompTokens: true,
+  options: {},
+  create: (_options, state = { context: [] }) => ({
+    state,
+    defersContext: true,
+    async closeStep(session) {
+      const context = [...(state["context"] as number[]), ...session.openIds];
+      if (context.length === 0) return;
+      await session.reread(context, 0, 0);
+      state["context"] = context;
+      await session.compress(Array.from({ length: session.compTokens }, (_, k) => session.position + k));
+      session.row.arrange(Array.from({ length: session.compTokens }, (_, k) => context.length + k));
+    },
+  }),
+});

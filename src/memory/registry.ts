@@ -1,0 +1,33 @@
+/** @file Every memory method, by name. */
+import { PrecisError } from "../errors.js";
+import type { MemoryMethod } from "./method.js";
+import { ccmConcat } from "./methods/ccm-concat.js";
+import { ccmMerge } from "./methods/ccm-merge.js";
+import { full } from "./methods/full.js";
+import { gist } from "./methods/gist.js";
+import { none } from "./methods/none.js";
+import { slidingWindow } from "./methods/sliding-window.js";
+import { streaming } from "./methods/streaming.js";
+import { streamingCcm } from "./methods/streaming-ccm.js";
+
+/** All memory methods, in the order in which they are shown. */
+export const MEMORY_METHODS: readonly MemoryMethod[] = [
+  full,
+  none,
+  slidingWindow,
+  streaming,
+  ccmConcat,
+  ccmMerge,
+  gist,
+  streamingCcm,
+];
+
+/** @throws METHOD_UNKNOWN */
+export function findMethod(name: string): MemoryMethod {
+  const method = MEMORY_METHODS.find((candidate) => candidate.name === name);
+  if (method !== undefined) return method;
+  throw new PrecisError("METHOD_UNKNOWN", `There is no memory method "${name}".`, {
+    value: name,
+    nextStep: `Methods: ${MEMORY_METHODS.map((candidate) => candidate.name).join(", ")}.`,
+  });
+}

@@ -1,0 +1,262 @@
+/** @file One conversation, profile or stream inside the engine's worker: a cache row and the method that tends it. */
+import { KvRow } from "../cache/kv-row.js";
+import { slotBytes } from "../cache/kv-store.js";
+import { PrecisError } from "../errors.js";
+import { effectiveLayerType } from "../models/decoder.js";
+import type { RotaryConfig } from "../models/rotary.js";
+import type { DecoderRunner, ForwardResult, SequenceInput } from "../runtime/decoder-runner.js";
+import type { LoadedAdapter } from "../runtime/loaded-adapter.js";
+import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues, Visibility } from "./method.js";
+
+/** What a memory holds and what it saves. */
+export interface MemoryStats {
+  method: string;
+  /** Time steps closed so far. */
+  steps: number;
+  /** Text tokens taken in so far. */
+  tokensSeen: number;
+  /** KV positions held per layer. */
+  slots: number;
+  /** Position that the next token will get. */
+  position: number;
+  /** Bytes of the held keys and values. */
+  bytes: number;
+  /** Bytes that a full cache of every token seen would take. */
+  fullCacheBytes: number;
+  /** fullCacheBytes / bytes; 0 while nothing is held. */
+  ratio: number;
+}
+
+/** Everything of a session that is not the model's. */
+export interface SessionState {
+  row: KvRow;
+  position: number;
+  tokensSeen: number;
+  steps: number;
+  openStart: number;
+  openIds: number[];
+  openPurpose: FeedPurpose;
+}
+
+/** How tokens are fed. */
+export interface FeedOptions {
+  purpose: FeedPurpose;
+  /** Which logits to hand to `onLogits`. */
+  logits: "none" | "last" | "all";
+  /** Gets the logits of each run: [tokens, vocab] for tokens from `start` on. */
+  onLogits?: (logits: Float32Array, start: number) => void;
+  /** Called before each run; throws to stop. */
+  check?: () => void;
+  /** Called after each run with the number of tokens fed. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** Most tokens of one run; longer inputs are fed in pieces, so that a run can be cancelled between them. */
+export const PREFILL_CHUNK = 512;
+
+/** A memory at work. Methods act on it; users reach it through the handles in `memory.ts`. */
+export class MemorySession {
+  readonly runner: DecoderRunner;
+  readonly method: MemoryMethod;
+  readonly options: OptionValues;
+  readonly adapter: LoadedAdapter | undefined;
+  readonly behavior: MemoryBehavior;
+  readonly row: KvRow;
+  /** Position of the next text token. */
+  position = 0;
+  tokensSeen = 0;
+  steps = 0;
+  /** First slot of the step that is still open. */
+  openStart = 0;
+  /** Tokens of the step that is still open. */
+  openIds: number[] = [];
+  /** Whether any open token was fed as input rather than as context. */
+  openPurpose: FeedPurpose = "context";
+
+  constructor(
+    runner: DecoderRunner,
+    method: MemoryMethod,
+    options: OptionValues,
+    adapter: LoadedAdapter | undefined,
+    restored?: SessionState & { methodState: Record<string, unknown> },
+  ) {
+    if (method.needsCompTokens && (adapter?.compTokens ?? 0) === 0) {
+      throw new PrecisError("ADAPTER_MISMATCH", `The method ${method.name} needs an adapter with COMP tokens.`, {
+        value: adapter?.directory,
+        nextStep: "Pass one with --adapter DIR, or choose a training-free method (`precis methods` lists them).",
+      });
+    }
+    this.runner = runner;
+    this.method = method;
+    this.options = options;
+    this.adapter = adapter;
+    this.behavior = method.create(options, restored?.methodState);
+    this.row = restored?.row ?? new KvRow(runner.shape);
+    if (restored !== undefined) {
+      this.position = restored.position;
+      this.tokensSeen = restored.tokensSeen;
+      this.steps = restored.steps;
+      this.openStart = restored.openStart;
+      this.openIds = [...restored.openIds];
+      this.openPurpose = restored.openPurpose;
+    }
+  }
+
+  /** Takes in one time step and lets the method turn it into memory. */
+  async append(ids: readonly number[], feed: Partial<FeedOptions> = {}): Promise<void> {
+    if (this.openIds.length > 0) await this.closeStep();
+    if (this.behavior.defersContext === true) {
+      this.openIds.push(...ids);
+      this.tokensSeen += ids.length;
+    } else {
+      await this.feed(ids, { purpose: "context", logits: "none", ...feed });
+    }
+    await this.closeStep();
+  }
+
+  /** Runs tokens through the model and into the open step, in pieces as long as the method allows. */
+  async feed(ids: readonly number[], options: FeedOptions): Promise<void> {
+    for (let start = 0; start < ids.length;) {
+      options.check?.();
+      const length = Math.min(this.behavior.runLength?.(this) ?? Infinity, PREFILL_CHUNK, ids.length - start);
+      const piece = ids.slice(start, start + length);
+      const last = start + length === ids.length;
+      const logits = options.logits === "last" && !last ? "none" : options.logits;
+      const input = this.nextInput(piece, options.purpose);
+      const result = await this.runner.forward([input], { logits, adapter: this.adapter });
+      if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
+      await this.commit(input, result, 0, options.purpose);
+      start += length;
+      options.onProgress?.(start, ids.length);
+    }
+  }
+
+  /** The next tokens as an input to a forward pass; {@link MemorySession.commit} takes its result. */
+  nextInput(ids: readonly number[], purpose: FeedPurpose): SequenceInput {
+    this.#ensurePositions(ids.length);
+    const positions = ids.map((_, index) => this.position + index);
+    const everywhere = this.adapter !== undefined && !this.adapter.gated;
+    return {
+      past: this.row,
+      ids,
+      positions,
+      gate: everywhere ? ids.map(() => 1) : undefined,
+      visible: this.behavior.visible?.(this, purpose, positions),
+    };
+  }
+
+  /** Adds what a forward pass made of {@link MemorySession.nextInput} to the cache. */
+  async commit(input: SequenceInput, result: ForwardResult, batchIndex: number, purpose: FeedPurpose): Promise<void> {
+    this.row.append(result, batchIndex, 0, input.positions, "text");
+    this.position += input.ids.length;
+    this.tokensSeen += input.ids.length;
+    this.openIds.push(...input.ids);
+    if (purpose === "input") this.openPurpose = "input";
+    await this.behavior.afterRun?.(this);
+  }
+
+  /**
+   * Runs the adapter's COMP tokens at `positions` and appends their rows as memory slots. No text position is consumed.
+   */
+  async compress(positions: readonly number[], visible?: Visibility): Promise<void> {
+    const ids = positions.map((_, index) => this.runner.config.vocabSize + index);
+    const input = { past: this.row, ids, positions, gate: ids.map(() => 1), visible };
+    const result = await this.runner.forward([input], { logits: "none", adapter: this.adapter });
+    this.row.append(result, 0, 0, positions, "memory");
+  }
+
+  /** Number of COMP tokens of one compression. */
+  get compTokens(): number {
+    return this.adapter?.compTokens ?? 0;
+  }
+
+  /** Ends the open step. */
+  async closeStep(): Promise<void> {
+    await this.behavior.closeStep?.(this);
+    this.steps += 1;
+    this.openIds = [];
+    this.openPurpose = "context";
+    this.openStart = this.row.length;
+    this.row.shrink();
+  }
+
+  /**
+   * Reads tokens as context from slot `start` and `position` on, replacing the rows that were there. For methods that
+   * must see text again under another mask; nothing is counted twice.
+   */
+  async reread(ids: readonly number[], start: number, position: number): Promise<void> {
+    const { tokensSeen, openIds } = this;
+    this.row.truncate(start);
+    this.position = position;
+    await this.feed(ids, { purpose: "context", logits: "none" });
+    this.tokensSeen = tokensSeen;
+    this.openIds = openIds;
+  }
+
+  /** Rotates every slot to its index, so that positions start again at the number of slots. */
+  renumber(): void {
+    const rotary = this.#rotaryOfLayers();
+    for (let slot = 0; slot < this.row.length; slot++) this.row.moveTo(slot, slot, rotary);
+    this.position = this.row.length;
+  }
+
+  /** Rotates one slot to another position. */
+  moveTo(slot: number, position: number): void {
+    this.row.moveTo(slot, position, this.#rotaryOfLayers());
+  }
+
+  /** Remembers the present state of an append-only session; the returned function goes back to it. */
+  checkpoint(): () => void {
+    const { position, tokensSeen, steps, openStart, openIds, openPurpose } = this;
+    const { length } = this.row;
+    const ids = [...openIds];
+    return () => {
+      this.row.truncate(length);
+      Object.assign(this, { position, tokensSeen, steps, openStart, openIds: ids, openPurpose });
+    };
+  }
+
+  /** An independent copy. */
+  fork(): MemorySession {
+    const state = { ...this, row: this.row.clone(), methodState: structuredClone(this.behavior.state) };
+    return new MemorySession(this.runner, this.method, this.options, this.adapter, state);
+  }
+
+  stats(): MemoryStats {
+    const bytesPerSlot = slotBytes(this.runner.shape);
+    const slots = this.row.length;
+    return {
+      method: this.method.name,
+      steps: this.steps,
+      tokensSeen: this.tokensSeen,
+      slots,
+      position: this.position,
+      bytes: slots * bytesPerSlot,
+      fullCacheBytes: this.tokensSeen * bytesPerSlot,
+      ratio: slots === 0 ? 0 : this.tokensSeen / slots,
+    };
+  }
+
+  #rotaryOfLayers(): RotaryConfig[] {
+    const { config } = this.runner;
+    return config.layerTypes.map((_, layer) => config.rotary[effectiveLayerType(config, layer)]);
+  }
+
+  /** Keeps positions inside what the model was made for; compressed memories start again from their slot count. */
+  #ensurePositions(count: number): void {
+    const { maxPositions } = this.runner.config;
+    if (this.behavior.unlimited === true || this.position + count <= maxPositions) return;
+    if (this.row.length + count <= maxPositions && this.row.length < this.position) {
+      this.renumber();
+      return;
+    }
+    throw new PrecisError(
+      "CONTEXT_OVERFLOW",
+      `The model takes ${maxPositions} positions; ${this.row.length} slots are held and ${count} tokens come.`,
+      {
+        value: this.row.length + count,
+        nextStep: "Append in smaller steps with a compressing method, or use sliding-window or streaming.",
+      },
+    );
+  }
+}

@@ -1,0 +1,133 @@
+/** @file Where a decoder graph's weights come from: the checkpoint as it is stored, or its quantised copy. */
+import { basename } from "node:path";
+import { PrecisError } from "../errors.js";
+import type { GraphBuilder, Value } from "../graph/builder.js";
+import { add, cast } from "../graph/ops/elementwise.js";
+import { linear, quantizedLinear } from "../graph/ops/linalg.js";
+import type { TensorEntry } from "../weights/safetensors.js";
+import type { DecoderConfig } from "./config.js";
+
+/** A tensor placed for ONNX Runtime: a file inside the weights folder that the session is given. */
+export type TensorLookup = ReadonlyMap<string, TensorEntry>;
+
+/** Brings weights into a graph by their checkpoint names. */
+export interface DecoderWeights {
+  /** q, k, v are one matrix `qkv_proj`, and gate, up one matrix `gate_up_proj`. */
+  readonly fused: boolean;
+  /** Matrices are block-quantised, the output head included. */
+  readonly quantized: boolean;
+  /** A [size] vector as float32. */
+  vector(graph: GraphBuilder, name: string): Value;
+  /** x · Wᵀ (+ bias) for the projection stored under `name` + ".weight". */
+  project(graph: GraphBuilder, x: Value, name: string, bias: boolean): Value;
+  /** A whole [rows, columns] matrix as float32. */
+  matrix(graph: GraphBuilder, name: string): Value;
+}
+
+function find(tensors: TensorLookup, name: string): TensorEntry {
+  const entry = tensors.get(name);
+  if (entry !== undefined) return entry;
+  throw new PrecisError("WEIGHTS_INVALID", `The checkpoint has no tensor "${name}".`, {
+    value: name,
+    nextStep: "Check that config.json belongs to these weights.",
+  });
+}
+
+/** Loads an external weight once per graph and hands out its float32 form. */
+class ExternalWeights {
+  readonly #tensors: TensorLookup;
+  readonly #loaded = new Map<string, Value>();
+
+  constructor(tensors: TensorLookup) {
+    this.#tensors = tensors;
+  }
+
+  raw(graph: GraphBuilder, name: string, shape?: readonly number[]): Value {
+    const known = this.#loaded.get(name);
+    if (known !== undefined) return known;
+    const entry = find(this.#tensors, name);
+    const value = graph.weight(name, entry.dtype, shape ?? entry.shape, {
+      location: basename(entry.file),
+      offset: entry.offset,
+      length: entry.length,
+    });
+    this.#loaded.set(name, value);
+    return value;
+  }
+
+  float(graph: GraphBuilder, name: string): Value {
+    const key = `${name}:float32`;
+    const known = this.#loaded.get(key);
+    if (known !== undefined) return known;
+    const value = cast(graph, this.raw(graph, name), "float32");
+    this.#loaded.set(key, value);
+    return value;
+  }
+}
+
+/** Weights as the checkpoint stores them; half floats are widened inside the graph. */
+export function storedWeights(config: DecoderConfig, tensors: TensorLookup): DecoderWeights {
+  const external = new ExternalWeights(tensors);
+  return {
+    fused: config.fusedProjections,
+    quantized: false,
+    vector: (graph, name) => external.float(graph, name),
+    matrix: (graph, name) => external.float(graph, name),
+    project(graph, x, name, bias) {
+      const product = linear(graph, x, external.float(graph, `${name}.weight`));
+      return bias ? add(graph, product, external.float(graph, `${name}.bias`)) : product;
+    },
+  };
+}
+
+/** Weights of a quantised copy, made after {@link quantizationPlan}. */
+export function quantizedWeights(tensors: TensorLookup, bits: 4 | 8, blockSize: number): DecoderWeights {
+  const external = new ExternalWeights(tensors);
+  return {
+    fused: true,
+    quantized: true,
+    vector: (graph, name) => external.float(graph, name),
+    matrix: (graph, name) => external.float(graph, name),
+    project(graph, x, name, bias) {
+      const blocks = external.raw(graph, `${name}.weight.blocks`);
+      const scales = external.raw(graph, `${name}.weight.scales`);
+      const outFeatures = Number(blocks.shape[0]);
+      const inFeatures = Number(x.shape[x.shape.length - 1]);
+      const product = quantizedLinear(graph, x, { blocks, scales, bits, blockSize, outFeatures, inFeatures });
+      return bias ? add(graph, product, external.float(graph, `${name}.bias`)) : product;
+    },
+  };
+}
+
+/** Every tensor a decoder reads, as a plan for quantising: matrices with the parts they are stacked from, and the rest. */
+export interface DecoderTensorPlan {
+  linears: { name: string; parts: string[] }[];
+  kept: string[];
+}
+
+/** Which tensors of a checkpoint become quantised matrices and which are kept; projections of one input are stacked. */
+export function quantizationPlan(config: DecoderConfig): DecoderTensorPlan {
+  const linears: DecoderTensorPlan["linears"] = [];
+  const kept = ["model.norm.weight"];
+  for (let layer = 0; layer < config.layerCount; layer++) {
+    const prefix = `model.layers.${layer}`;
+    const stack = (name: string, parts: readonly string[], bias: boolean): void => {
+      const names = config.fusedProjections || parts.length === 0 ? [name] : parts;
+      const paths = names.map((part) => `${prefix}.${part}`);
+      linears.push({ name: `${prefix}.${name}.weight`, parts: paths.map((path) => `${path}.weight`) });
+      if (bias) kept.push(...paths.map((path) => `${path}.bias`));
+    };
+    stack("self_attn.qkv_proj", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.attentionBias);
+    stack("self_attn.o_proj", [], config.outputBias);
+    stack("mlp.gate_up_proj", ["mlp.gate_proj", "mlp.up_proj"], config.mlpBias);
+    stack("mlp.down_proj", [], config.mlpBias);
+    kept.push(`${prefix}.input_layernorm.weight`, `${prefix}.post_attention_layernorm.weight`);
+    if (config.headNorms) kept.push(`${prefix}.self_attn.q_norm.weight`, `${prefix}.self_attn.k_norm.weight`);
+    if (config.sandwichNorms) {
+      kept.push(`${prefix}.pre_feedforward_layernorm.weight`, `${prefix}.post_feedforward_layernorm.weight`);
+    }
+  }
+  const head = config.tiedHead ? "model.embed_tokens.weight" : "lm_head.weight";
+  linears.push({ name: "lm_head.weight", parts: [head] });
+  return { linears, kept };
+}

@@ -1,0 +1,264 @@
+/** @file Runs a decoder over batches of sequences with cached pasts. Knows tokens, positions and rows, but no method. */
+import { PrecisError } from "../errors.js";
+import { KvStore, type KvShape } from "../cache/kv-store.js";
+import type { KvRow, NewRows } from "../cache/kv-row.js";
+import type { DecoderConfig } from "../models/config.js";
+import { DECODER_IO, buildDecoder, layerTypesOf, type LoraTarget } from "../models/decoder.js";
+import type { DecoderWeights } from "../models/decoder-weights.js";
+import { rotaryTable } from "../models/rotary.js";
+import type { LoadedAdapter } from "./loaded-adapter.js";
+import { attentionBias } from "./attention-bias.js";
+import type { EmbeddingTable } from "./embedding-table.js";
+import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
+
+/** One sequence to run: its cached past and its new tokens. */
+export interface SequenceInput {
+  past: KvRow;
+  /** Token ids; vocabSize + k stands for the adapter's COMP embedding k. */
+  ids: readonly number[];
+  positions: readonly number[];
+  /** 1 where the adapter's LoRA acts, per token; default: nowhere. */
+  gate?: readonly number[];
+  /** Further restriction on attention; see {@link attentionBias}. */
+  visible?: (query: number, key: number) => boolean;
+}
+
+/** What a run should compute besides the new rows. */
+export interface ForwardOptions {
+  /** Which tokens get logits: none, the last of each sequence, or all. */
+  logits: "none" | "last" | "all";
+  adapter?: LoadedAdapter | undefined;
+  /** Inner tensors to return; each set of taps has a session of its own. */
+  taps?: readonly string[];
+  /** [batch, seq, seq] weights that replace keys and values by averages (training form of merging). */
+  averaging?: Float32Array;
+}
+
+/** What a run returns. */
+export interface ForwardResult extends NewRows {
+  /** [picked, vocab]: the tokens asked for, sequence by sequence. */
+  logits: Float32Array;
+  /** Taps by name, with their shapes. */
+  taps: Record<string, { data: Float32Array; dims: readonly number[] }>;
+}
+
+/** What a runner is made of. */
+export interface RunnerParts {
+  config: DecoderConfig;
+  /** Makes the weights of one graph. */
+  weights: () => DecoderWeights;
+  embeddings: EmbeddingTable;
+  engine: EngineOptions;
+  /** Names a weight that is not a finite number, once logits came out as NaN. */
+  findBadWeight: () => Promise<string | undefined>;
+}
+
+/** A model ready to run. Not safe for concurrent use of one row; runs themselves are atomic. */
+export class DecoderRunner implements AsyncDisposable {
+  readonly config: DecoderConfig;
+  readonly shape: KvShape;
+  readonly #parts: RunnerParts;
+  readonly #sessions = new Map<string, Promise<EngineSession>>();
+  #loraTargets: LoraTarget[] = [];
+
+  constructor(parts: RunnerParts) {
+    this.config = parts.config;
+    this.#parts = parts;
+    this.shape = { layers: parts.config.layerCount, kvHeads: parts.config.kvHeads, headDim: parts.config.headDim };
+  }
+
+  /** Starts the engine ahead of the first run; returns the device it runs on. */
+  async start(): Promise<EngineSession["device"]> {
+    return (await this.#session([], false)).device;
+  }
+
+  /** Makes sure that the graph has inputs for these projections; rebuilds it if not. */
+  async enableLora(targets: readonly LoraTarget[]): Promise<void> {
+    const missing = targets.filter((target) => !this.#loraTargets.includes(target));
+    if (missing.length === 0) return;
+    this.#loraTargets = [...this.#loraTargets, ...missing].sort();
+    await this.#disposeSessions();
+  }
+
+  /** One forward pass over a batch of sequences of any lengths. The caches are read, not changed. */
+  async forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
+    const seq = Math.max(...batch.map((input) => input.ids.length));
+    if (batch.length === 0 || batch.some((input) => input.ids.length === 0)) {
+      throw new PrecisError("INPUT_INVALID", "A forward pass needs at least one token per sequence.");
+    }
+    const session = await this.#session(options.taps ?? [], options.averaging !== undefined);
+    const feeds: Feeds = {};
+    const store = this.#feedPast(batch, feeds);
+    this.#feedTokens(batch, seq, feeds, options);
+    this.#feedBias(batch, seq, store.capacity, feeds);
+    this.#feedAdapter(batch, seq, feeds, options.adapter);
+    const rows = pickedRows(batch, seq, options.logits);
+    feeds[DECODER_IO.logitRows] = integerTensor(rows);
+    const layers = Array.from({ length: this.config.layerCount }, (_, layer) => layer);
+    const fetches = [
+      DECODER_IO.logits,
+      ...layers.flatMap((layer) => [DECODER_IO.newKeys(layer), DECODER_IO.newValues(layer)]),
+      ...(options.taps ?? []),
+    ];
+    const outputs = await session.run(feeds, fetches);
+    const data = (name: string): Float32Array => outputs[name]?.data as Float32Array;
+    const logits = data(DECODER_IO.logits);
+    await this.#refuseNaN(logits, rows.length);
+    return {
+      logits,
+      seq,
+      keys: layers.map((layer) => data(DECODER_IO.newKeys(layer))),
+      values: layers.map((layer) => data(DECODER_IO.newValues(layer))),
+      taps: Object.fromEntries(
+        (options.taps ?? []).map((tap) => [tap, { data: data(tap), dims: outputs[tap]?.dims ?? [] }]),
+      ),
+    };
+  }
+
+  async dispose(): Promise<void> {
+    await this.#disposeSessions();
+    this.#parts.embeddings[Symbol.dispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** The rows of the batch as engine inputs, in place where they lie together in one store. */
+  #feedPast(batch: readonly SequenceInput[], feeds: Feeds): KvStore {
+    const first = (batch[0] as SequenceInput).past;
+    const together = batch.every(({ past }, index) => past.store === first.store && past.index === first.index + index);
+    const store = together
+      ? first.store
+      : new KvStore(this.shape, batch.length, Math.max(...batch.map(({ past }) => past.length)));
+    if (!together) batch.forEach(({ past }, index) => store.copyRow(index, past.store, past.index, past.length));
+    const { kvHeads, headDim, layers } = this.shape;
+    const start = store.offset(together ? first.index : 0, 0, 0);
+    const dims = [batch.length, kvHeads, store.capacity, headDim];
+    const end = start + batch.length * kvHeads * store.capacity * headDim;
+    for (let layer = 0; layer < layers; layer++) {
+      feeds[DECODER_IO.pastKeys(layer)] = floatTensor((store.keys[layer] as Float32Array).subarray(start, end), dims);
+      feeds[DECODER_IO.pastValues(layer)] = floatTensor(
+        (store.values[layer] as Float32Array).subarray(start, end),
+        dims,
+      );
+    }
+    return store;
+  }
+
+  #feedTokens(batch: readonly SequenceInput[], seq: number, feeds: Feeds, options: ForwardOptions): void {
+    const { hiddenSize } = this.config;
+    const embeddings = new Float32Array(batch.length * seq * hiddenSize);
+    const positions = new Float64Array(batch.length * seq);
+    batch.forEach((input, index) => {
+      this.#parts.embeddings.write(input.ids, embeddings, index * seq * hiddenSize, options.adapter?.compEmbeddings);
+      positions.set(input.positions, index * seq);
+    });
+    feeds[DECODER_IO.embeddings] = floatTensor(embeddings, [batch.length, seq, hiddenSize]);
+    for (const type of layerTypesOf(this.config)) {
+      const rotary = this.config.rotary[type];
+      const table = rotaryTable(rotary, positions);
+      const dims = [batch.length, seq, rotary.inverseFrequencies.length];
+      feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
+      feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
+    }
+    if (options.averaging !== undefined) {
+      feeds[DECODER_IO.averaging] = floatTensor(options.averaging, [batch.length, seq, seq]);
+    }
+  }
+
+  #feedBias(batch: readonly SequenceInput[], seq: number, capacity: number, feeds: Feeds): void {
+    const rows = batch.map(({ past, positions, visible }) => ({
+      pastPositions: past.positions,
+      pastKinds: past.kinds,
+      positions,
+      visible,
+    }));
+    for (const type of layerTypesOf(this.config)) {
+      const bias = attentionBias(rows, seq, capacity, type === "sliding" ? this.config.slidingWindow : undefined);
+      feeds[DECODER_IO.attentionBias(type)] = floatTensor(bias, [batch.length, 1, seq, capacity + seq]);
+    }
+  }
+
+  #feedAdapter(batch: readonly SequenceInput[], seq: number, feeds: Feeds, adapter: LoadedAdapter | undefined): void {
+    if (this.#loraTargets.length === 0) return;
+    const active = adapter !== undefined && batch.some((input) => input.gate?.some((gate) => gate !== 0) ?? false);
+    const gates = new Float32Array(batch.length * seq);
+    batch.forEach((input, index) => gates.set(input.gate ?? [], index * seq));
+    feeds[DECODER_IO.gate] = floatTensor(gates, [batch.length, seq, 1]);
+    const { config } = this;
+    for (let layer = 0; layer < config.layerCount; layer++) {
+      for (const target of this.#loraTargets) {
+        const pair = active ? adapter.tensors(layer, target) : undefined;
+        const [inFeatures, outFeatures] = projectionSize(config, target);
+        // A rank of zero costs nothing and adds nothing.
+        feeds[DECODER_IO.loraA(layer, target)] = pair?.a ?? floatTensor(new Float32Array(0), [0, inFeatures]);
+        feeds[DECODER_IO.loraB(layer, target)] = pair?.b ?? floatTensor(new Float32Array(0), [outFeatures, 0]);
+      }
+    }
+  }
+
+  #session(taps: readonly string[], averaging: boolean): Promise<EngineSession> {
+    const key = JSON.stringify([taps, averaging]);
+    let session = this.#sessions.get(key);
+    if (session === undefined) {
+      const options = { loraTargets: this.#loraTargets, taps, averaging };
+      session = EngineSession.create(buildDecoder(this.config, this.#parts.weights(), options), this.#parts.engine);
+      session.catch(() => this.#sessions.delete(key));
+      this.#sessions.set(key, session);
+    }
+    return session;
+  }
+
+  async #disposeSessions(): Promise<void> {
+    const sessions = [...this.#sessions.values()];
+    this.#sessions.clear();
+    for (const session of sessions) await (await session).dispose();
+  }
+
+  async #refuseNaN(logits: Float32Array, rows: number): Promise<void> {
+    const { vocabSize } = this.config;
+    for (let row = 0; row < rows; row++) {
+      if (!Number.isNaN(logits[row * vocabSize])) continue;
+      const weight = await this.#parts.findBadWeight();
+      throw new PrecisError(
+        "WEIGHTS_INVALID",
+        weight === undefined ? "The model's logits are NaN." : `The weight "${weight}" is not a finite number.`,
+        {
+          value: weight,
+          nextStep: weight === undefined ? 'Try dtype "fp32", or check the adapter.' : "Download the checkpoint again.",
+        },
+      );
+    }
+  }
+}
+
+/** Rows of [batch · seq] that get logits. */
+function pickedRows(batch: readonly SequenceInput[], seq: number, which: ForwardOptions["logits"]): number[] {
+  if (which === "none") return [];
+  return batch.flatMap(({ ids }, index) =>
+    which === "last" ? [index * seq + ids.length - 1] : ids.map((_, token) => index * seq + token),
+  );
+}
+
+/** [in, out] features of a projection that LoRA may change. */
+export function projectionSize(config: DecoderConfig, target: string): [inFeatures: number, outFeatures: number] {
+  const { hiddenSize, intermediateSize, queryHeads, kvHeads, headDim } = config;
+  const sizes: Record<string, [number, number]> = {
+    "self_attn.q_proj": [hiddenSize, queryHeads * headDim],
+    "self_attn.k_proj": [hiddenSize, kvHeads * headDim],
+    "self_attn.v_proj": [hiddenSize, kvHeads * headDim],
+    "self_attn.qkv_proj": [hiddenSize, (queryHeads + 2 * kvHeads) * headDim],
+    "self_attn.o_proj": [queryHeads * headDim, hiddenSize],
+    "mlp.gate_proj": [hiddenSize, intermediateSize],
+    "mlp.up_proj": [hiddenSize, intermediateSize],
+    "mlp.gate_up_proj": [hiddenSize, 2 * intermediateSize],
+    "mlp.down_proj": [intermediateSize, hiddenSize],
+  };
+  const size = sizes[target];
+  if (size !== undefined) return size;
+  throw new PrecisError("ADAPTER_INVALID", `Adapters on "${target}" are not supported.`, {
+    value: target,
+    nextStep: `Supported targets: ${Object.keys(sizes).join(", ")}.`,
+  });
+}

@@ -1,0 +1,102 @@
+/** @file One ONNX Runtime session made from a graph of ours, with typed errors. */
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import { PrecisError } from "../errors.js";
+import type { GraphBuilder } from "../graph/builder.js";
+import { deviceCandidates, type Device } from "./device.js";
+
+/** How to start a session. */
+export interface EngineOptions {
+  /** Folder that external weights are named in. */
+  weightsFolder: string;
+  device: Device | "auto";
+  /** Threads of one run on the CPU; default: as many as there are physical cores. */
+  threads?: number;
+  /** Write ONNX Runtime's per-node timings to files with this prefix; they appear when the session is disposed. */
+  profilePrefix?: string;
+}
+
+/** Tensors by name. */
+export type Feeds = Record<string, Tensor>;
+
+function engineError(error: unknown, what: string): PrecisError {
+  const reason = error instanceof Error ? error.message : String(error);
+  if (/bad_alloc|failed to allocate|out of memory|allocation failed/i.test(reason)) {
+    return new PrecisError("OUT_OF_MEMORY", `${what}: the engine ran out of memory.`, {
+      cause: error,
+      nextStep: 'Use a smaller dtype ("int8" or "int4"), a smaller prefill chunk, or a bounded memory method.',
+    });
+  }
+  return new PrecisError("ENGINE_FAILED", `${what}: ${reason.split("\n")[0]}`, { cause: error });
+}
+
+async function start(graph: Uint8Array, device: Device, options: EngineOptions): Promise<InferenceSession> {
+  return InferenceSession.create(graph, {
+    executionProviders: device === "cpu" ? ["cpu"] : [device, "cpu"],
+    graphOptimizationLevel: "all",
+    logSeverityLevel: 3,
+    ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
+    ...(options.profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
+    // The graph travels as bytes, so its external weights need a folder to be found in.
+    extra: { session: { model_external_initializers_file_folder_path: options.weightsFolder } },
+  });
+}
+
+/** A loaded graph. Whoever creates it disposes it. */
+export class EngineSession implements AsyncDisposable {
+  readonly device: Device;
+  readonly #session: InferenceSession;
+
+  private constructor(session: InferenceSession, device: Device) {
+    this.#session = session;
+    this.device = device;
+  }
+
+  /** @throws DEVICE_UNAVAILABLE if no candidate device starts; OUT_OF_MEMORY; ENGINE_FAILED */
+  static async create(graph: GraphBuilder, options: EngineOptions): Promise<EngineSession> {
+    const bytes = graph.encode();
+    const failures: string[] = [];
+    for (const device of deviceCandidates(options.device)) {
+      try {
+        return new EngineSession(await start(bytes, device, options), device);
+      } catch (error) {
+        if (device === "cpu") throw engineError(error, `Loading the graph of "${graph.name}" failed`);
+        failures.push(`${device}: ${error instanceof Error ? error.message.split("\n")[0] : String(error)}`);
+      }
+    }
+    throw new PrecisError(
+      "DEVICE_UNAVAILABLE",
+      `The device "${options.device}" could not be started (${failures.join("; ")}).`,
+      {
+        value: options.device,
+        nextStep: 'Check its driver, or pass device: "cpu".',
+      },
+    );
+  }
+
+  /** Runs the graph once. Blocks the calling thread, so call it in a worker. */
+  async run(feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {
+    try {
+      return (await this.#session.run(feeds, outputs)) as Feeds;
+    } catch (error) {
+      throw engineError(error, "A model run failed");
+    }
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/** A float32 tensor over `data`, without copying it. */
+export function floatTensor(data: Float32Array, dims: readonly number[]): Tensor {
+  return new Tensor("float32", data, dims);
+}
+
+/** An int64 tensor of whole numbers. */
+export function integerTensor(values: readonly number[], dims: readonly number[] = [values.length]): Tensor {
+  return new Tensor("int64", BigInt64Array.from(values, BigInt), dims);
+}

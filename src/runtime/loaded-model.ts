@@ -1,0 +1,245 @@
+/** @file Everything of one model inside the worker: weights, graph runner, tokenizer, template, identity, adapters. */
+import { createHash } from "node:crypto";
+import { realpathSync } from "node:fs";
+import { dirname } from "node:path";
+import { slotBytes } from "../cache/kv-store.js";
+import { PrecisError } from "../errors.js";
+import type { ModelIdentity } from "../memory/snapshot.js";
+import type { DecoderConfig } from "../models/config.js";
+import { quantizationPlan, quantizedWeights, storedWeights, type DecoderWeights } from "../models/decoder-weights.js";
+import { readDecoderConfig } from "../models/registry.js";
+import { ChatTemplate } from "../text/chat-template.js";
+import { Tokenizer } from "../text/tokenizer.js";
+import { loadAdapter } from "../weights/adapter.js";
+import { findNonFiniteTensor, fingerprintCheckpoint, openCheckpoint, type Checkpoint } from "../weights/checkpoint.js";
+import { convertCheckpoint, quantizeCheckpoint } from "../weights/quantize.js";
+import type { TensorEntry } from "../weights/safetensors.js";
+import { DecoderRunner, projectionSize } from "./decoder-runner.js";
+import { EmbeddingTable } from "./embedding-table.js";
+import { LoadedAdapter } from "./loaded-adapter.js";
+import type { AdapterInfo, EngineLoadOptions, LoadProgress, ModelInfo } from "./protocol.js";
+
+/** How far loading has come, and how to stop it. */
+export interface LoadHooks {
+  signal: AbortSignal;
+  onProgress: (progress: LoadProgress) => void;
+}
+
+/** Weights placed for the engine: one folder, and how to bring them into a graph. */
+interface PlacedWeights {
+  folder: string;
+  weights: () => DecoderWeights;
+}
+
+const EMBEDDINGS = "model.embed_tokens.weight";
+
+/** Resolves links, since ONNX Runtime refuses weights that a link leads out of their folder to. */
+function placeTensors(tensors: ReadonlyMap<string, TensorEntry>): {
+  folder: string;
+  tensors: Map<string, TensorEntry>;
+} {
+  const real = new Map<string, string>();
+  const placed = new Map<string, TensorEntry>();
+  for (const [name, entry] of tensors) {
+    if (!real.has(entry.file)) real.set(entry.file, realpathSync(entry.file));
+    placed.set(name, { ...entry, file: real.get(entry.file) as string });
+  }
+  const folders = new Set([...real.values()].map((file) => dirname(file)));
+  if (folders.size === 1) return { folder: [...folders][0] as string, tensors: placed };
+  throw new PrecisError("WEIGHTS_INVALID", `The weight files lie in ${folders.size} folders.`, {
+    value: [...folders],
+    nextStep: "Put all shards of the checkpoint into one folder.",
+  });
+}
+
+async function placeWeights(
+  checkpoint: Checkpoint,
+  config: DecoderConfig,
+  options: EngineLoadOptions,
+  hooks: LoadHooks,
+): Promise<PlacedWeights> {
+  const derive = {
+    cacheDir: options.cacheDir,
+    signal: hooks.signal,
+    onProgress: ({ tensor, done, total }: { tensor: string; done: number; total: number }) =>
+      hooks.onProgress({ phase: "quantize", item: tensor, done, total }),
+  };
+  if (options.dtype === "int8" || options.dtype === "int4") {
+    const bits = options.dtype === "int8" ? 8 : 4;
+    const copy = await quantizeCheckpoint(checkpoint, quantizationPlan(config), { ...derive, bits });
+    const { folder, tensors } = placeTensors(copy.tensors);
+    return { folder, weights: () => quantizedWeights(tensors, copy.bits, copy.blockSize) };
+  }
+  const plan = quantizationPlan(config);
+  const needed = [...new Set([...plan.linears.flatMap(({ parts }) => parts), ...plan.kept])];
+  const isHalf = needed.every((name) => checkpoint.tensors.get(name)?.dtype === "float16");
+  const source =
+    options.dtype === "fp16" && !isHalf
+      ? (await convertCheckpoint(checkpoint, needed, "float16", derive)).tensors
+      : new Map(
+          needed.flatMap((name) =>
+            checkpoint.tensors.has(name) ? [[name, checkpoint.tensors.get(name) as TensorEntry]] : [],
+          ),
+        );
+  const { folder, tensors } = placeTensors(source);
+  return { folder, weights: () => storedWeights(config, tensors) };
+}
+
+function embeddingEntry(checkpoint: Checkpoint): TensorEntry {
+  const entry = checkpoint.tensors.get(EMBEDDINGS);
+  if (entry !== undefined) return entry;
+  throw new PrecisError("WEIGHTS_INVALID", `The checkpoint has no tensor "${EMBEDDINGS}".`, {
+    value: EMBEDDINGS,
+    nextStep: "Only decoder checkpoints in the Hugging Face layout can be loaded.",
+  });
+}
+
+function rotaryDigest(config: DecoderConfig): string {
+  const hash = createHash("sha256");
+  for (const { inverseFrequencies, attentionFactor } of Object.values(config.rotary)) {
+    hash.update(`${inverseFrequencies.join()};${attentionFactor};`);
+  }
+  return hash.digest("hex");
+}
+
+/** A model in the worker. */
+export class LoadedModel implements AsyncDisposable {
+  readonly info: ModelInfo;
+  readonly runner: DecoderRunner;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly template: ChatTemplate | undefined;
+  readonly generationConfig: Readonly<Record<string, unknown>>;
+  readonly #rotary: string;
+  readonly #adapters = new Map<string, Promise<{ adapter: LoadedAdapter; info: AdapterInfo }>>();
+
+  private constructor(parts: {
+    info: ModelInfo;
+    runner: DecoderRunner;
+    tokenizer: Tokenizer | undefined;
+    template: ChatTemplate | undefined;
+    generationConfig: Readonly<Record<string, unknown>>;
+  }) {
+    this.info = parts.info;
+    this.runner = parts.runner;
+    this.tokenizer = parts.tokenizer;
+    this.template = parts.template;
+    this.generationConfig = parts.generationConfig;
+    this.#rotary = rotaryDigest(parts.runner.config);
+  }
+
+  /** Opens, quantises if asked, and starts a model. */
+  static async load(directory: string, options: EngineLoadOptions, hooks: LoadHooks): Promise<LoadedModel> {
+    const checkpoint = await openCheckpoint(directory);
+    const config = readDecoderConfig(checkpoint.config);
+    const fingerprint = await fingerprintCheckpoint(checkpoint);
+    const tokenizer = await Tokenizer.load(directory).catch((error: unknown) => {
+      // A model without a tokenizer can still be fed token ids.
+      if (error instanceof PrecisError && error.code === "FILE_NOT_FOUND") return undefined;
+      throw error;
+    });
+    const template = tokenizer === undefined ? undefined : await ChatTemplate.load(directory, tokenizer);
+    const placed = await placeWeights(checkpoint, config, options, hooks);
+    hooks.onProgress({ phase: "start", item: config.family, done: 0, total: 1 });
+    const runner = new DecoderRunner({
+      config,
+      weights: placed.weights,
+      embeddings: new EmbeddingTable(embeddingEntry(checkpoint), config.embeddingScale),
+      engine: {
+        weightsFolder: placed.folder,
+        device: options.device,
+        threads: options.threads,
+        profilePrefix: options.profilePrefix,
+      },
+      findBadWeight: async () => (await findNonFiniteTensor(checkpoint))?.name,
+    });
+    const device = await runner.start();
+    hooks.onProgress({ phase: "start", item: config.family, done: 1, total: 1 });
+    const info: ModelInfo = {
+      directory: checkpoint.directory,
+      family: config.family,
+      dtype: options.dtype,
+      device,
+      fingerprint,
+      vocabSize: config.vocabSize,
+      hiddenSize: config.hiddenSize,
+      layerCount: config.layerCount,
+      queryHeads: config.queryHeads,
+      kvHeads: config.kvHeads,
+      headDim: config.headDim,
+      maxPositions: config.maxPositions,
+      bytesPerSlot: slotBytes(runner.shape),
+      hasTokenizer: tokenizer !== undefined,
+      hasChatTemplate: template !== undefined,
+    };
+    return new LoadedModel({ info, runner, tokenizer, template, generationConfig: checkpoint.generationConfig });
+  }
+
+  /** The adapter of a folder, loaded once. */
+  adapter(directory: string): Promise<{ adapter: LoadedAdapter; info: AdapterInfo }> {
+    let loading = this.#adapters.get(directory);
+    if (loading === undefined) {
+      loading = this.#loadAdapter(directory);
+      loading.catch(() => this.#adapters.delete(directory));
+      this.#adapters.set(directory, loading);
+    }
+    return loading;
+  }
+
+  /** What a snapshot's rows must agree with. */
+  identity(adapter: LoadedAdapter | undefined): ModelIdentity {
+    return {
+      model: this.info.fingerprint,
+      dtype: this.info.dtype,
+      tokenizer: this.tokenizer?.hash ?? "",
+      template: this.template?.hash ?? "",
+      rotary: this.#rotary,
+      adapter: adapter?.fingerprint ?? "",
+    };
+  }
+
+  /** Token ids that end a text. */
+  eosIds(): ReadonlySet<number> {
+    const configured = this.generationConfig["eos_token_id"];
+    const ids = Array.isArray(configured) ? configured : [configured];
+    const known = ids.filter((id): id is number => typeof id === "number");
+    const fallback = this.tokenizer?.eosId;
+    return new Set(known.length > 0 || fallback === undefined ? known : [fallback]);
+  }
+
+  async dispose(): Promise<void> {
+    await this.runner.dispose();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #loadAdapter(directory: string): Promise<{ adapter: LoadedAdapter; info: AdapterInfo }> {
+    const { fingerprint, hiddenSize } = this.info;
+    const files = await loadAdapter(directory, { fingerprint, hiddenSize });
+    const adapter = new LoadedAdapter(files);
+    for (const [path, pair] of files.lora) {
+      const [, layer, ...target] = path.split(".");
+      const [inFeatures, outFeatures] = projectionSize(this.runner.config, target.join("."));
+      if (Number(layer) < this.info.layerCount && pair.inFeatures === inFeatures && pair.outFeatures === outFeatures)
+        continue;
+      throw new PrecisError("ADAPTER_MISMATCH", `The adapter's "${path}" does not fit this model.`, {
+        value: [pair.outFeatures, pair.inFeatures],
+        nextStep: "Use the base model that the adapter was trained on.",
+      });
+    }
+    await this.runner.enableLora(adapter.targets);
+    const { gated, compTokens, method } = adapter;
+    return {
+      adapter,
+      info: {
+        directory: adapter.directory,
+        fingerprint: adapter.fingerprint,
+        method,
+        compTokens,
+        gated,
+        warnings: files.warnings,
+      },
+    };
+  }
+}

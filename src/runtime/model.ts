@@ -1,0 +1,121 @@
+/** @file Loading a model, and the model that users hold. */
+import { Memory } from "../memory/memory.js";
+import { resolveModel } from "../weights/hub.js";
+import type { Device } from "./device.js";
+import type { CreateMemoryOptions, LoadProgress, ModelInfo, WeightDType } from "./protocol.js";
+import { WorkerClient } from "./worker-client.js";
+
+/** How to load a model. */
+export interface LoadOptions {
+  /** `"fp32"` runs the weights as stored; the others convert once and keep the copy in the cache. Default `"fp32"`. */
+  dtype?: WeightDType;
+  /** Default `"auto"`: the fastest device that starts. */
+  device?: Device | "auto";
+  /** CPU threads of one run; default: one per physical core. */
+  threads?: number;
+  /** Revision of a hub model. */
+  revision?: string;
+  /** Only use what is on disk. */
+  offline?: boolean;
+  /** Where converted weights are kept; default: `PRECIS_CACHE`, else the user's cache folder. */
+  cacheDir?: string;
+  /** Write the engine's per-node timings to files with this prefix. */
+  profilePrefix?: string;
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** A model running in a worker thread of its own. Whoever loads it disposes it. */
+export class LanguageModel implements AsyncDisposable {
+  readonly info: ModelInfo;
+  readonly #client: WorkerClient;
+
+  /** Made by {@link loadModel}. */
+  constructor(client: WorkerClient, info: ModelInfo) {
+    this.#client = client;
+    this.info = info;
+  }
+
+  /** A new, empty memory. */
+  async createMemory(options: CreateMemoryOptions = {}): Promise<Memory> {
+    return new Memory(this.#client, await this.#client.call("createMemory", options));
+  }
+
+  /**
+   * A memory with the contents of a snapshot.
+   * @param options.adapter the adapter that it was made with
+   * @throws SNAPSHOT_CORRUPT, SNAPSHOT_MISMATCH
+   */
+  async restoreMemory(bytes: Uint8Array, options: { adapter?: string } = {}): Promise<Memory> {
+    return new Memory(this.#client, await this.#client.call("restore", { memory: undefined, bytes, ...options }));
+  }
+
+  /** Token ids of a text. */
+  tokenize(text: string, { addSpecialTokens = false }: { addSpecialTokens?: boolean } = {}): Promise<number[]> {
+    return this.#client.call("tokenize", { text, addSpecialTokens });
+  }
+
+  /** The text of token ids. */
+  detokenize(
+    ids: readonly number[],
+    { skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {},
+  ): Promise<string> {
+    return this.#client.call("detokenize", { ids, skipSpecialTokens });
+  }
+
+  /** Frees the model and all its memories. */
+  async dispose(): Promise<void> {
+    await this.#client.call("dispose", undefined).catch(() => undefined);
+    await this.#client.terminate();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+}
+
+/**
+ * Loads a checkpoint in the Hugging Face layout from a folder, or from the hub by its id.
+ * @throws FILE_NOT_FOUND, HUB_UNREACHABLE, MODEL_UNSUPPORTED, CONFIG_INVALID, WEIGHTS_INVALID, DEVICE_UNAVAILABLE,
+ * OUT_OF_MEMORY, ABORTED
+ *
+ * @example
+ * await using model = await loadModel("models/precis-28m", { dtype: "int8" });
+ */
+export async function loadModel(dirOrHubId: string, options: LoadOptions = {}): Promise<LanguageModel> {
+  const {
+    dtype = "fp32",
+    device = "auto",
+    threads,
+    revision,
+    offline,
+    cacheDir,
+    profilePrefix,
+    signal,
+    onProgress,
+  } = options;
+  const directory = await resolveModel(dirOrHubId, {
+    revision,
+    offline,
+    signal,
+    onProgress: ({ file, bytesDone, bytesTotal }) =>
+      onProgress?.({ phase: "download", item: file, done: bytesDone, total: bytesTotal }),
+  });
+  const client = new WorkerClient();
+  try {
+    const info = await client.call(
+      "load",
+      { directory, options: { dtype, device, threads, cacheDir, profilePrefix } },
+      {
+        signal,
+        onEvent: (event) => {
+          if ("phase" in event) onProgress?.(event);
+        },
+      },
+    );
+    return new LanguageModel(client, info);
+  } catch (error) {
+    await client.terminate();
+    throw error;
+  }
+}

@@ -1,0 +1,167 @@
+/** @file What crosses between the main thread and the engine's worker. Keys and values never do, but as snapshots. */
+import type { SerializedError } from "../errors.js";
+import type { MemoryStats } from "../memory/session.js";
+import type { SnapshotPrecision } from "../memory/snapshot.js";
+import type { ChatMessage } from "../text/chat-template.js";
+import type { Device } from "./device.js";
+import type { SamplingOptions, TokenLogprob } from "./sampler.js";
+
+/** How weights are held: as the checkpoint stores them, rounded to half floats, or block-quantised. */
+export type WeightDType = "fp32" | "fp16" | "int8" | "int4";
+
+/** Text, chat messages (a time step each) or token ids. */
+export type MemoryInput = string | readonly ChatMessage[] | readonly number[];
+
+/** Options of loading that the worker needs. */
+export interface EngineLoadOptions {
+  dtype: WeightDType;
+  device: Device | "auto";
+  threads?: number;
+  cacheDir?: string;
+  profilePrefix?: string;
+}
+
+/** What is known of a loaded model. */
+export interface ModelInfo {
+  directory: string;
+  family: string;
+  dtype: WeightDType;
+  device: Device;
+  /** Digest that adapters and snapshots name. */
+  fingerprint: string;
+  vocabSize: number;
+  hiddenSize: number;
+  layerCount: number;
+  queryHeads: number;
+  kvHeads: number;
+  headDim: number;
+  maxPositions: number;
+  /** Bytes of one token's keys and values in the cache. */
+  bytesPerSlot: number;
+  /** Whether there is a tokenizer, and a chat template. */
+  hasTokenizer: boolean;
+  hasChatTemplate: boolean;
+}
+
+/** What is known of a loaded adapter. */
+export interface AdapterInfo {
+  directory: string;
+  fingerprint: string;
+  method: string | undefined;
+  compTokens: number;
+  gated: boolean;
+  warnings: readonly string[];
+}
+
+/** How to make a memory. */
+export interface CreateMemoryOptions {
+  /** Name of a memory method; default: the adapter's own, else `full`. */
+  method?: string;
+  /** Options of the method; see `precis methods`. */
+  options?: Readonly<Record<string, unknown>>;
+  /** Folder of an adapter; loaded once per model. */
+  adapter?: string;
+}
+
+/** A memory inside the worker. */
+export interface MemoryInfo {
+  id: number;
+  method: string;
+  options: Readonly<Record<string, unknown>>;
+  adapter: AdapterInfo | undefined;
+  stats: MemoryStats;
+}
+
+/** Options of a generation. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Most tokens to generate; default: the model's `max_new_tokens`, else 256. */
+  maxTokens?: number;
+  /** Texts that end the generation; they are not part of the answer. */
+  stop?: readonly string[];
+  /** Generate on past end-of-text tokens. */
+  ignoreEos?: boolean;
+  /** Whether input and answer become a time step of the memory. Default true. */
+  remember?: boolean;
+}
+
+/** Why a generation ended. */
+export type FinishReason = "end" | "stop-string" | "length" | "stopped";
+
+/** What a generation yields. */
+export type GenerationEvent =
+  | { type: "prompt-progress"; done: number; total: number }
+  | { type: "text-delta"; text: string; tokenId: number | undefined; logprob?: number; topLogprobs?: TokenLogprob[] }
+  | {
+      type: "finish";
+      reason: FinishReason;
+      text: string;
+      tokenIds: number[];
+      timings: { promptTokens: number; promptMs: number; generatedTokens: number; generateMs: number };
+      stats: MemoryStats;
+    };
+
+/** Work in progress while a model loads. */
+export interface LoadProgress {
+  phase: "download" | "quantize" | "start";
+  /** A file or tensor name. */
+  item: string;
+  done: number;
+  total: number;
+}
+
+/** Logits and taps of a forward pass. */
+export interface ForwardOutput {
+  /** [tokens, vocab] */
+  logits: Float32Array;
+  tokens: number;
+  vocabSize: number;
+  taps: Record<string, { data: Float32Array; dims: readonly number[] }>;
+  /** The ids that were run. */
+  ids: number[];
+}
+
+/** A memory's rows, per layer [kvHeads, slots, headDim], keys after RoPE. */
+export interface MemoryRows {
+  kvHeads: number;
+  headDim: number;
+  keys: Float32Array[];
+  values: Float32Array[];
+  positions: number[];
+  kinds: string[];
+}
+
+/** Every operation of the worker: its argument, and what it answers. */
+export interface EngineOperations {
+  load: [argument: { directory: string; options: EngineLoadOptions }, result: ModelInfo];
+  tokenize: [argument: { text: string; addSpecialTokens: boolean }, result: number[]];
+  detokenize: [argument: { ids: readonly number[]; skipSpecialTokens: boolean }, result: string];
+  createMemory: [argument: CreateMemoryOptions, result: MemoryInfo];
+  append: [argument: { memory: number; input: MemoryInput }, result: MemoryStats];
+  generate: [argument: { memory: number; input: MemoryInput; options: GenerateOptions }, result: undefined];
+  forward: [
+    argument: { memory: number; input: MemoryInput; logits: "last" | "all"; taps: readonly string[] },
+    result: ForwardOutput,
+  ];
+  score: [argument: { memory: number; input: MemoryInput }, result: Float32Array];
+  stats: [argument: { memory: number }, result: MemoryStats];
+  rows: [argument: { memory: number }, result: MemoryRows];
+  fork: [argument: { memory: number }, result: MemoryInfo];
+  snapshot: [argument: { memory: number; precision: SnapshotPrecision }, result: Uint8Array];
+  restore: [argument: { memory: number | undefined; bytes: Uint8Array; adapter?: string }, result: MemoryInfo];
+  disposeMemory: [argument: { memory: number }, result: undefined];
+  dispose: [argument: undefined, result: undefined];
+}
+
+/** Name of an operation. */
+export type Operation = keyof EngineOperations;
+
+/** Main thread to worker. */
+export type ToWorker =
+  | { [Op in Operation]: { id: number; operation: Op; argument: EngineOperations[Op][0] } }[Operation]
+  | { cancel: number; how: "abort" | "stop" };
+
+/** Worker to main thread. */
+export type FromWorker =
+  | { id: number; result: unknown }
+  | { id: number; error: SerializedError }
+  | { id: number; event: GenerationEvent | LoadProgress | { type: "prompt-progress"; done: number; total: number } };

@@ -1,0 +1,108 @@
+/** @file The main thread's side of the worker: calls, events, cancellation, and a process that may exit when idle. */
+import { Worker } from "node:worker_threads";
+import { PrecisError } from "../errors.js";
+import type { EngineOperations, FromWorker, Operation, ToWorker } from "./protocol.js";
+
+/** An event of a call in progress. */
+export type CallEvent = Extract<FromWorker, { event: unknown }>["event"];
+
+/** What a call may come with. */
+export interface CallOptions {
+  signal?: AbortSignal | undefined;
+  onEvent?: (event: CallEvent) => void;
+}
+
+interface PendingCall {
+  resolve: (result: unknown) => void;
+  reject: (error: unknown) => void;
+  onEvent: ((event: CallEvent) => void) | undefined;
+}
+
+/** A call in progress. */
+export interface Call<Result> {
+  result: Promise<Result>;
+  /** Ends a generation early, keeping what there is. */
+  stop: () => void;
+}
+
+function aborted(signal: AbortSignal): PrecisError {
+  return new PrecisError("ABORTED", "The work was cancelled.", { cause: signal.reason });
+}
+
+/** One worker thread with one engine. */
+export class WorkerClient {
+  readonly #worker: Worker;
+  readonly #calls = new Map<number, PendingCall>();
+  #nextId = 1;
+  #ended: PrecisError | undefined;
+
+  constructor() {
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url));
+    this.#worker.unref();
+    this.#worker.on("message", (message: FromWorker) => this.#receive(message));
+    this.#worker.on("error", (error) =>
+      this.#end(PrecisError.from(error, "ENGINE_FAILED", "The engine's thread failed")),
+    );
+    this.#worker.on("exit", () =>
+      this.#end(new PrecisError("DISPOSED", "The model was disposed.", { nextStep: "Load it again." })),
+    );
+  }
+
+  /** Starts an operation. */
+  start<Op extends Operation>(
+    operation: Op,
+    argument: EngineOperations[Op][0],
+    options: CallOptions = {},
+  ): Call<EngineOperations[Op][1]> {
+    const { signal, onEvent } = options;
+    if (signal?.aborted === true) return { result: Promise.reject(aborted(signal)), stop: () => undefined };
+    if (this.#ended !== undefined) return { result: Promise.reject(this.#ended), stop: () => undefined };
+    const id = this.#nextId++;
+    const abort = (): void => this.#send({ cancel: id, how: "abort" });
+    const result = new Promise<unknown>((resolve, reject) => {
+      this.#calls.set(id, { resolve, reject, onEvent });
+      // Only while something is in progress may the worker keep the process alive.
+      if (this.#calls.size === 1) this.#worker.ref();
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#send({ id, operation, argument } as ToWorker);
+    }).finally(() => signal?.removeEventListener("abort", abort));
+    return { result: result as Promise<EngineOperations[Op][1]>, stop: () => this.#send({ cancel: id, how: "stop" }) };
+  }
+
+  /** Performs an operation. */
+  call<Op extends Operation>(
+    operation: Op,
+    argument: EngineOperations[Op][0],
+    options: CallOptions = {},
+  ): Promise<EngineOperations[Op][1]> {
+    return this.start(operation, argument, options).result;
+  }
+
+  /** Ends the thread; calls in progress are rejected. */
+  async terminate(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker.postMessage(message);
+  }
+
+  #receive(message: FromWorker): void {
+    const call = this.#calls.get(message.id);
+    if (call === undefined) return;
+    if ("event" in message) {
+      call.onEvent?.(message.event);
+      return;
+    }
+    this.#calls.delete(message.id);
+    if (this.#calls.size === 0) this.#worker.unref();
+    if ("error" in message) call.reject(PrecisError.fromJSON(message.error));
+    else call.resolve(message.result);
+  }
+
+  #end(error: PrecisError): void {
+    this.#ended ??= error;
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * @file Who attends to whom in the parallel forward, stated once per pair of segments. Every token of a segment follows
+ * the same rule, so a row of the mask is its segment's pattern cut off at the diagonal.
+ */
+
+import type { ParallelLayout, ParallelMode, Segment } from "./parallel-layout.js";
+
+/**
+ * The additive bias of a pair that may not attend. Finite, because a row of a pad masks everything and would turn to
+ * NaN under -Infinity; within the range of half floats; and far enough below any score that its weight is exactly 0.
+ */
+export const MASKED_BIAS = -30_000;
+
+/**
+ * Whether a token of segment `row` may attend to one of segment `column`, but for causality and sinks. A segment sees
+ * its own block, and:
+ * - concat, recursive: every COMP before it; not recursive: only the input block does;
+ * - merge, recursive: the SUM of the block just before, the latest memory; not recursive: SUM sees every COMP, and the
+ *   input has SUM in its own block;
+ * - gist: the COMP of the block just before;
+ * - full, none: all is one block.
+ * @param inputBlock index of the input's block, the last one
+ */
+export function segmentSees(mode: ParallelMode, row: Segment, column: Segment, inputBlock: number): boolean {
+  if (row.block === column.block) return true;
+  switch (mode.method) {
+    case "concat":
+      return column.kind === "comp" && (mode.recursive || row.block === inputBlock);
+    case "merge":
+      if (mode.recursive) return column.kind === "sum" && column.block === row.block - 1;
+      return column.kind === "comp" && row.kind === "sum";
+    case "gist":
+      return column.kind === "comp" && column.block === row.block - 1;
+    case "full":
+    case "none":
+      return false;
+  }
+}
+
+/** Whether token `row` of the layout attends to token `column`, causality and sinks included. */
+export function attends(layout: ParallelLayout, row: number, column: number): boolean {
+  if (column > row) return false;
+  if (layout.sinkColumns.includes(column)) return true;
+  const segmentOf = (token: number): Segment | undefined =>
+    layout.segments.find((segment) => token >= segment.start && token < segment.end);
+  const [rowSegment, columnSegment] = [segmentOf(row), segmentOf(column)];
+  if (rowSegment === undefined || columnSegment === undefined) return false;
+  return segmentSees(layout.mode, rowSegment, columnSegment, layout.inputBlock);
+}
+
+/**
+ * Writes the mask of one layout, 1 where the row's token attends to the column's; what it does not attend to stays as
+ * it is. O(seq²) bytes copied, no test per element.
+ * @param target row-major [rows, stride], rows and columns of the layout starting at `start`
+ */
+export function writeAttend(layout: ParallelLayout, target: Uint8Array, stride: number, start: number): void {
+  const pattern = new Uint8Array(layout.seq);
+  for (const row of layout.segments) {
+    pattern.fill(0);
+    for (const column of layout.segments) {
+      if (segmentSees(layout.mode, row, column, layout.inputBlock)) pattern.fill(1, column.start, column.end);
+    }
+    for (const column of layout.sinkColumns) pattern[column] = 1;
+    for (let i = row.start; i < row.end; i++) {
+      target.set(pattern.subarray(0, i + 1), (start + i) * stride + start);
+    }
+  }
+}
+
+/** The additive attention bias of a mask of the same shape: 0 where it is 1, {@link MASKED_BIAS} where it is 0. */
+export function attentionBiasOf(attend: Uint8Array): Float32Array {
+  const bias = new Float32Array(attend.length);
+  for (let i = 0; i < attend.length; i++) if (attend[i] === 0) bias[i] = MASKED_BIAS;
+  return bias;
+}

@@ -1,0 +1,257 @@
+/**
+ * @file The parallel forward of Compressed Context Memory (arXiv 2312.03414, section 3.2): all time steps, their COMP
+ * tokens and the input in one sequence, with positions, an attention mask and an averaging matrix that make one pass
+ * equal to compressing step by step. Layouts are those of the authors' code (snu-mllab/Context-Memory).
+ */
+
+import { PrecisError } from "../errors.js";
+import { attentionBiasOf, writeAttend } from "./attention-mask.js";
+import { mergeWeight, writeAveraging } from "./averaging.js";
+import { PAD_POSITION, skipPositions } from "./positions.js";
+
+/** Label of a token that the loss leaves out. */
+export const IGNORED_LABEL = -100;
+
+/** Ids that a layout needs to know. COMP and SUM ids start at `vocabSize`. */
+export interface TokenIds {
+  /** Size of the model's own vocabulary. */
+  vocabSize: number;
+  /** Fills padding; masked by place, so the id may also occur in text. */
+  padId: number;
+  /** What a sink keeps visible. */
+  bosId: number;
+}
+
+/**
+ * How context is compressed in the parallel forward. c = time step, C = COMP tokens, S = SUM tokens:
+ * - concat: `c1 C c2 C c3 C input`; memory is every C;
+ * - merge, recursive: `c1 C S c2 C S c3 C S input`, else `c1 C c2 C c3 C S input`; memory is the mean (or moving
+ *   average, with `decay`) of every C;
+ * - gist: `c1 c2 c3 C input`; one compression of everything;
+ * - full: `c1 c2 c3 input`; none: `input`. The two bounds, without new tokens.
+ *
+ * `recursive`: a time step sees the memory so far while it is compressed; otherwise only itself.
+ * `compTokens`: COMP tokens per time step. `sink`: tokens of id `bosId` stay visible to all later ones.
+ */
+export type ParallelMode = TokenIds &
+  (
+    | { method: "concat"; recursive: boolean; compTokens: number; sink: boolean }
+    | { method: "merge"; recursive: boolean; compTokens: number; sink: boolean; decay?: number }
+    | { method: "gist"; compTokens: number; sink: boolean; recursive?: boolean }
+    | { method: "full"; compTokens?: number; sink?: boolean; recursive?: boolean }
+    | { method: "none"; compTokens?: number; sink?: boolean; recursive?: boolean }
+  );
+
+/** One training or evaluation sample, as token ids. */
+export interface ParallelSample {
+  /** The context: one list of ids per time step, none empty. BOS is part of the first one. */
+  chunks: readonly (readonly number[])[];
+  /** What follows the context: query and target. For "none" it brings its own BOS. May be empty. */
+  input: readonly number[];
+  /** Range [start, end) of `input` whose tokens are labels; the end defaults to the input's. No labels by default. */
+  labels?: { start: number; end?: number };
+}
+
+/** A run of tokens [start, end) that play one role. Blocks are numbered from 0; the input's is the last. */
+export interface Segment {
+  kind: "text" | "comp" | "sum";
+  block: number;
+  start: number;
+  end: number;
+}
+
+/** A sample laid out for one pass. All arrays are [seq]. */
+export interface ParallelLayout {
+  mode: ParallelMode;
+  seq: number;
+  segments: readonly Segment[];
+  /** Block of the input. */
+  inputBlock: number;
+  /** Index of the input's first token; `seq` if it is empty. */
+  inputStart: number;
+  /** Tokens that are always visible. */
+  sinkColumns: readonly number[];
+  inputIds: Int32Array;
+  positionIds: Int32Array;
+  /** 1 at COMP and SUM tokens, where the LoRA acts. */
+  gate: Float32Array;
+  /** 1 at SUM tokens, whose keys and values are replaced by averages. */
+  sumMask: Uint8Array;
+  /** Not shifted: the label of a token is its own id, to be predicted by the token before. */
+  labels: Int32Array;
+}
+
+/** Layouts padded to one length. */
+export interface PaddedBatch {
+  batch: number;
+  seq: number;
+  /** [batch, seq] */
+  inputIds: Int32Array;
+  /** [batch, seq], 1 at real tokens. */
+  attentionMask: Uint8Array;
+  /** [batch, seq, seq], 1 where the row's token attends to the column's; rows and columns of pads are 0. */
+  attend: Uint8Array;
+  /** [batch, seq, seq] (with a head axis of 1: [batch, 1, seq, seq]), 0 or the masked value. */
+  attentionBias: Float32Array;
+  /** [batch, seq] */
+  positionIds: Int32Array;
+  /** [batch, seq] */
+  gate: Float32Array;
+  /** [batch, seq] */
+  sumMask: Uint8Array;
+  /** [batch, seq, seq], zero but in SUM rows; undefined where no layout has SUM tokens. */
+  averaging: Float32Array | undefined;
+  /** [batch, seq], {@link IGNORED_LABEL} at pads. */
+  labels: Int32Array;
+}
+
+/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without compression. */
+export function compTokenIds(mode: ParallelMode): number[] {
+  const count = mode.method === "full" || mode.method === "none" ? 0 : mode.compTokens;
+  return Array.from({ length: count }, (_, k) => mode.vocabSize + k);
+}
+
+/** The ids of SUM_0..SUM_(n-1): those after the COMP ids in merge modes, else none. */
+export function sumTokenIds(mode: ParallelMode): number[] {
+  const comp = compTokenIds(mode);
+  return mode.method === "merge" ? comp.map((id) => id + comp.length) : [];
+}
+
+function checkMode(mode: ParallelMode): void {
+  if (mode.method === "full" || mode.method === "none") return;
+  if (!Number.isInteger(mode.compTokens) || mode.compTokens < 1) {
+    const message = `compTokens must be a positive whole number and is ${mode.compTokens}.`;
+    throw new PrecisError("OPTION_INVALID", message, { value: mode.compTokens });
+  }
+  if (mode.method === "merge") mergeWeight(1, mode.decay);
+}
+
+function checkSample({ chunks, input, labels }: ParallelSample, vocabSize: number): void {
+  const emptyStep = chunks.findIndex((chunk) => chunk.length === 0);
+  if (emptyStep >= 0) {
+    throw new PrecisError("INPUT_INVALID", `Time step ${emptyStep} has no tokens.`, { nextStep: "Leave it out." });
+  }
+  for (const id of [...chunks, input].flat()) {
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new PrecisError("INPUT_INVALID", `Token id ${id} is not in the vocabulary of ${vocabSize}.`, { value: id });
+  }
+  const { start = 0, end = input.length } = labels ?? {};
+  if (start < 0 || end < start || end > input.length) {
+    throw new PrecisError("INPUT_INVALID", `Labels [${start}, ${end}) exceed the input of ${input.length} tokens.`);
+  }
+}
+
+/** Collects ids and the segments they form. */
+class SequenceWriter {
+  readonly ids: number[] = [];
+  readonly segments: Segment[] = [];
+
+  add(kind: Segment["kind"], block: number, ids: readonly number[]): void {
+    const start = this.ids.length;
+    for (const id of ids) this.ids.push(id);
+    if (ids.length > 0) this.segments.push({ kind, block, start, end: this.ids.length });
+  }
+}
+
+/** Writes the tokens of the context, and returns the block that the input belongs to. */
+function writeContext(writer: SequenceWriter, chunks: ParallelSample["chunks"], mode: ParallelMode): number {
+  const comp = compTokenIds(mode);
+  const sum = sumTokenIds(mode);
+  switch (mode.method) {
+    case "none":
+      return 0;
+    case "full":
+      for (const chunk of chunks) writer.add("text", 0, chunk);
+      return 0;
+    case "gist":
+      for (const chunk of chunks) writer.add("text", 0, chunk);
+      if (chunks.length > 0) writer.add("comp", 0, comp);
+      return chunks.length > 0 ? 1 : 0;
+    case "concat":
+    case "merge":
+      chunks.forEach((chunk, block) => {
+        writer.add("text", block, chunk);
+        writer.add("comp", block, comp);
+        if (mode.recursive) writer.add("sum", block, sum);
+      });
+      // Without recursion one average suffices; it opens the input's block.
+      if (!mode.recursive && chunks.length > 0) writer.add("sum", chunks.length, sum);
+      return chunks.length;
+  }
+}
+
+/**
+ * Lays a sample out for one parallel pass, in time linear in its length; masks are made by {@link padLayouts}.
+ * @throws PrecisError OPTION_INVALID for a mode that makes no sense; INPUT_INVALID for an empty time step, an id
+ *   outside the vocabulary, or a label range outside the input
+ */
+export function buildLayout(sample: ParallelSample, mode: ParallelMode): ParallelLayout {
+  checkMode(mode);
+  checkSample(sample, mode.vocabSize);
+  const writer = new SequenceWriter();
+  const inputBlock = writeContext(writer, sample.chunks, mode);
+  const inputStart = writer.ids.length;
+  writer.add("text", inputBlock, sample.input);
+  const { ids, segments } = writer;
+  const seq = ids.length;
+  const gate = new Float32Array(seq);
+  const sumMask = new Uint8Array(seq);
+  for (const { kind, start, end } of segments) {
+    if (kind !== "text") gate.fill(1, start, end);
+    if (kind === "sum") sumMask.fill(1, start, end);
+  }
+  const labels = new Int32Array(seq).fill(IGNORED_LABEL);
+  if (sample.labels !== undefined) {
+    const { start, end } = sample.labels;
+    labels.set(sample.input.slice(start, end), inputStart + start);
+  }
+  const sinkColumns = mode.sink === true ? ids.flatMap((id, column) => (id === mode.bosId ? [column] : [])) : [];
+  const inputIds = Int32Array.from(ids);
+  const positionIds = skipPositions(segments);
+  return { mode, seq, segments, inputBlock, inputStart, sinkColumns, inputIds, positionIds, gate, sumMask, labels };
+}
+
+/** Options of {@link padLayouts}. */
+export interface PadOptions {
+  /** Where pads go; default left, as the last logits then line up. */
+  side?: "left" | "right";
+  /** Length to pad to; default that of the longest layout. */
+  length?: number;
+}
+
+/**
+ * Pads layouts to a common length and makes the dense masks of the batch, in time O(batch · seq²).
+ * @throws PrecisError INPUT_INVALID when there are no layouts, or `length` is less than the longest
+ */
+export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptions = {}): PaddedBatch {
+  const longest = Math.max(...layouts.map((layout) => layout.seq));
+  const { side = "left", length: seq = longest } = options;
+  if (layouts.length === 0) throw new PrecisError("INPUT_INVALID", "A batch needs at least one layout.");
+  if (seq < longest) throw new PrecisError("INPUT_INVALID", `A layout of ${longest} tokens exceeds length ${seq}.`);
+  const batch = layouts.length;
+  const inputIds = new Int32Array(batch * seq);
+  const attentionMask = new Uint8Array(batch * seq);
+  const attend = new Uint8Array(batch * seq * seq);
+  const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
+  const gate = new Float32Array(batch * seq);
+  const sumMask = new Uint8Array(batch * seq);
+  const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
+  const merges = layouts.some((layout) => layout.sumMask.includes(1));
+  const averaging = merges ? new Float32Array(batch * seq * seq) : undefined;
+  layouts.forEach((layout, b) => {
+    const padding = side === "left" ? seq - layout.seq : 0;
+    const first = b * seq + padding;
+    inputIds.fill(layout.mode.padId, b * seq, (b + 1) * seq);
+    inputIds.set(layout.inputIds, first);
+    attentionMask.fill(1, first, first + layout.seq);
+    positionIds.set(layout.positionIds, first);
+    gate.set(layout.gate, first);
+    sumMask.set(layout.sumMask, first);
+    labels.set(layout.labels, first);
+    const square = [b * seq * seq, (b + 1) * seq * seq] as const;
+    writeAttend(layout, attend.subarray(...square), seq, padding);
+    if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, padding);
+  });
+  const attentionBias = attentionBiasOf(attend);
+  return { batch, seq, inputIds, attentionMask, attend, attentionBias, positionIds, gate, sumMask, averaging, labels };
+}

@@ -1,0 +1,192 @@
+/** @file The parallel layout against the position-by-position oracle on random samples, and its errors and speed. */
+
+import { performance } from "node:perf_hooks";
+
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+
+import { attends, MASKED_BIAS } from "#precis/train/attention-mask.js";
+import { mergeWeight, stepWeights } from "#precis/train/averaging.js";
+import {
+  buildLayout,
+  compTokenIds,
+  IGNORED_LABEL,
+  padLayouts,
+  sumTokenIds,
+  type PaddedBatch,
+  type ParallelMode,
+} from "#precis/train/parallel-layout.js";
+import { compPositions } from "#precis/train/positions.js";
+import {
+  oracleAttends,
+  oracleAverage,
+  oraclePosition,
+  oracleTokens,
+  type OracleMode,
+  type OracleRow,
+} from "../reference/mask-oracle.js";
+
+const IDS = { vocabSize: 20, padId: 0, bosId: 1 };
+
+// Ids 0 (pad) and 1 (BOS) are frequent on purpose: a pad is a place and not an id, and a BOS can be anywhere.
+const token = fc.oneof({ weight: 1, arbitrary: fc.constantFrom(0, 1) }, { weight: 4, arbitrary: fc.nat(19) });
+const sample = fc.record({
+  chunks: fc.array(fc.array(token, { minLength: 1, maxLength: 6 }), { maxLength: 5 }),
+  input: fc.array(token, { maxLength: 7 }),
+});
+const mode = fc.record({
+  method: fc.constantFrom("concat", "merge", "gist", "full", "none"),
+  recursive: fc.boolean(),
+  compTokens: fc.integer({ min: 1, max: 4 }),
+  sink: fc.boolean(),
+  decay: fc.option(fc.constantFrom(0.5, 0.1, 0.9, 1), { nil: undefined }),
+});
+
+function checkRow(batch: PaddedBatch, b: number, row: OracleRow, oracle: OracleMode): void {
+  const { seq } = batch;
+  for (let i = 0; i < seq; i++) {
+    expect(batch.positionIds[b * seq + i]).toBe(oraclePosition(row, i, oracle));
+    expect(batch.gate[b * seq + i]).toBe(row.real[i] && row.ids[i] >= IDS.vocabSize ? 1 : 0);
+    const isSum = row.real[i] && row.ids[i] >= IDS.vocabSize + oracle.compTokens;
+    expect(batch.sumMask[b * seq + i]).toBe(isSum ? 1 : 0);
+    for (let j = 0; j < seq; j++) {
+      const at = (b * seq + i) * seq + j;
+      const expected = oracleAttends(row, i, j, oracle);
+      if ((batch.attend[at] === 1) !== expected) expect.fail(`attend ${i} → ${j} is ${batch.attend[at]}`);
+      if (batch.attentionBias[at] !== (expected ? 0 : MASKED_BIAS)) expect.fail(`bias ${i} → ${j}`);
+      const weight = oracleAverage(row, i, j, oracle);
+      if (Math.abs((batch.averaging?.[at] ?? 0) - weight) > 1e-6) expect.fail(`average ${i} ← ${j} is not ${weight}`);
+    }
+  }
+}
+
+describe("parallel layout", () => {
+  test("equals the oracle for every mode and padding", () => {
+    const options = fc.record({ side: fc.constantFrom("left", "right"), extra: fc.nat(3) });
+    fc.assert(
+      fc.property(fc.array(sample, { minLength: 1, maxLength: 3 }), mode, options, (samples, drawn, pad) => {
+        const oracle: OracleMode = { ...drawn, ...IDS };
+        const layouts = samples.map((one) => buildLayout(one, oracle as ParallelMode));
+        const tokens = samples.map(({ chunks, input }) => oracleTokens(chunks, input, oracle));
+        const length = Math.max(...tokens.map((ids) => ids.length)) + pad.extra;
+        const batch = padLayouts(layouts, { side: pad.side, length });
+        expect([batch.batch, batch.seq]).toEqual([samples.length, length]);
+        tokens.forEach((ids, b) => {
+          expect([...layouts[b].inputIds]).toEqual(ids);
+          const pads = Array.from({ length: length - ids.length }, () => IDS.padId);
+          const left = pad.side === "left";
+          const row = {
+            ids: left ? [...pads, ...ids] : [...ids, ...pads],
+            real: Array.from({ length }, (_, i) => (left ? i >= pads.length : i < ids.length)),
+          };
+          expect([...batch.inputIds.subarray(b * length, (b + 1) * length)]).toEqual(row.ids);
+          expect([...batch.attentionMask.subarray(b * length, (b + 1) * length)].map(Boolean)).toEqual(row.real);
+          checkRow(batch, b, row, oracle);
+        });
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  test("the predicate and the dense mask are the same", () => {
+    fc.assert(
+      fc.property(sample, mode, (one, drawn) => {
+        const layout = buildLayout(one, { ...drawn, ...IDS } as ParallelMode);
+        const { attend, seq } = padLayouts([layout]);
+        for (let i = 0; i < seq; i++) {
+          for (let j = 0; j < seq; j++) expect(attends(layout, i, j)).toBe(attend[i * seq + j] === 1);
+        }
+      }),
+    );
+  });
+
+  test("every real row attends to itself, so no softmax is empty", () => {
+    fc.assert(
+      fc.property(sample, mode, (one, drawn) => {
+        const { attend, seq } = padLayouts([buildLayout(one, { ...drawn, ...IDS } as ParallelMode)]);
+        for (let i = 0; i < seq; i++) expect(attend[i * seq + i]).toBe(1);
+      }),
+    );
+  });
+
+  test("labels are the chosen tokens of the input", () => {
+    const concat: ParallelMode = { method: "concat", recursive: true, compTokens: 1, sink: false, ...IDS };
+    const chunks = [[1, 2]];
+    const labelled = buildLayout({ chunks, input: [5, 6, 7, 8], labels: { start: 1, end: 3 } }, concat);
+    const rest = Array.from({ length: 4 }, () => IGNORED_LABEL);
+    expect([...labelled.labels]).toEqual([...rest, 6, 7, IGNORED_LABEL]);
+    expect(labelled.inputStart).toBe(3);
+    const padded = padLayouts([buildLayout({ chunks, input: [5, 6], labels: { start: 1 } }, concat)], { length: 6 });
+    expect([...padded.labels]).toEqual([...rest, IGNORED_LABEL, 6]);
+  });
+
+  test("ids and positions of the new tokens", () => {
+    const merge: ParallelMode = { method: "merge", recursive: true, compTokens: 2, sink: false, ...IDS };
+    expect([compTokenIds(merge), sumTokenIds(merge)]).toEqual([
+      [20, 21],
+      [22, 23],
+    ]);
+    expect(sumTokenIds({ method: "gist", compTokens: 2, sink: false, ...IDS })).toEqual([]);
+    expect(compTokenIds({ method: "full", ...IDS })).toEqual([]);
+    expect(compPositions(7, 3)).toEqual([7, 8, 9]);
+  });
+
+  test("a long sequence is laid out fast", () => {
+    const merge: ParallelMode = { method: "merge", recursive: true, compTokens: 4, sink: true, ...IDS };
+    const chunks = Array.from({ length: 32 }, () => Array.from({ length: 50 }, () => 3));
+    const started = performance.now();
+    const { seq } = padLayouts([buildLayout({ chunks, input: [4, 5] }, merge)]);
+    expect(seq).toBe(32 * 58 + 2);
+    // About 20 ms here; the bound only excludes a test per element through closures.
+    expect(performance.now() - started).toBeLessThan(500);
+  });
+});
+
+describe("merge weights", () => {
+  test("the mean is 1/t, and the moving average a(1-a)^(t-i)", () => {
+    expect([...stepWeights(4)]).toEqual([0.25, 0.25, 0.25, 0.25]);
+    expect([...stepWeights(3, 0.5)]).toEqual([0.25, 0.25, 0.5]);
+    expect([1, 2, 5].map((step) => mergeWeight(step))).toEqual([1, 0.5, 0.2]);
+    expect([1, 2, 5].map((step) => mergeWeight(step, 0.3))).toEqual([1, 0.3, 0.3]);
+  });
+
+  test("they are what the online update gives, and sum to 1", () => {
+    const decay = fc.option(fc.double({ min: 0.01, max: 1, noNaN: true }), { nil: undefined });
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 30 }), decay, (steps, a) => {
+        const online = new Float64Array(steps);
+        for (let t = 1; t <= steps; t++) {
+          for (let i = 0; i < t; i++) online[i] *= 1 - mergeWeight(t, a);
+          online[t - 1] = mergeWeight(t, a);
+        }
+        const weights = stepWeights(steps, a);
+        for (let i = 0; i < steps; i++) expect(weights[i]).toBeCloseTo(online[i], 12);
+        expect(weights.reduce((sum, weight) => sum + weight, 0)).toBeCloseTo(1, 12);
+      }),
+    );
+  });
+});
+
+describe("bad input", () => {
+  const good: ParallelMode = { method: "merge", recursive: true, compTokens: 2, sink: false, ...IDS };
+  const input = [3];
+
+  test.each([
+    [{ chunks: [[1], []], input }, good, "INPUT_INVALID"],
+    [{ chunks: [[20]], input }, good, "INPUT_INVALID"],
+    [{ chunks: [[1.5]], input }, good, "INPUT_INVALID"],
+    [{ chunks: [], input, labels: { start: 0, end: 2 } }, good, "INPUT_INVALID"],
+    [{ chunks: [], input, labels: { start: -1 } }, good, "INPUT_INVALID"],
+    [{ chunks: [], input }, { ...good, compTokens: 0 }, "OPTION_INVALID"],
+    [{ chunks: [], input }, { ...good, decay: 0 }, "OPTION_INVALID"],
+    [{ chunks: [], input }, { ...good, decay: 1.1 }, "OPTION_INVALID"],
+  ])("%j is refused", (one, badMode, code) => {
+    expect(() => buildLayout(one, badMode)).toThrow(expect.objectContaining({ code }));
+  });
+
+  test("a batch of nothing, or too short a length, is refused", () => {
+    const layout = buildLayout({ chunks: [[1, 2]], input }, good);
+    expect(() => padLayouts([])).toThrow(expect.objectContaining({ code: "INPUT_INVALID" }));
+    expect(() => padLayouts([layout], { length: 3 })).toThrow(expect.objectContaining({ code: "INPUT_INVALID" }));
+  });
+});
