@@ -21,6 +21,14 @@ export interface RowContents {
   kinds: SlotKind[];
 }
 
+/** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
+function roomFor(length: number): number {
+  if (length === 0) return 0;
+  const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3));
+  // Half a step ahead, so that windows of round sizes do not grow and shrink at every token.
+  return Math.ceil((length + step / 2) / step) * step;
+}
+
 /**
  * A growing sequence of slots. Each has a position (where its key was rotated to) and a kind. The row may move between
  * stores, which is how sequences of different lengths are decoded together.
@@ -139,14 +147,17 @@ export class KvRow {
     this.#positions[slot] = position;
   }
 
-  /** Gives back memory that a much longer past claimed. */
-  shrink(): void {
-    if (this.#store.batch === 1 && this.#store.capacity > 2 * this.length + 128) this.#moveToOwnStore(this.length);
+  /**
+   * Gives a row in a store of its own the room that its length asks for. The engine's sums are grouped by where slots
+   * lie, so equal contents give logits that are equal to the last bit only in equal room.
+   */
+  settle(): void {
+    if (this.#store.batch === 1 && this.#store.capacity !== roomFor(this.length)) this.#moveToOwnStore();
   }
 
   /** Another row with the same contents and a store of its own. */
   clone(): KvRow {
-    const copy = new KvRow(this.shape, this.length);
+    const copy = new KvRow(this.shape, roomFor(this.length));
     copy.#positions = [...this.#positions];
     copy.#kinds = [...this.#kinds];
     copy.#store.copyRow(0, this.#store, this.#index, this.length);
@@ -175,7 +186,7 @@ export class KvRow {
   /** A row with these contents. */
   static import(shape: KvShape, contents: RowContents): KvRow {
     const slots = contents.positions.length;
-    const row = new KvRow(shape, slots);
+    const row = new KvRow(shape, roomFor(slots));
     const { layers, kvHeads, headDim } = shape;
     for (let layer = 0; layer < layers; layer++) {
       for (const [target, source] of row.#pairs(layer, contents)) {
@@ -211,11 +222,11 @@ export class KvRow {
 
   /** Moves the row out of a shared store into one of its own. */
   detach(): void {
-    if (this.#store.batch > 1) this.#moveToOwnStore(this.length);
+    if (this.#store.batch > 1) this.#moveToOwnStore();
   }
 
-  #moveToOwnStore(capacity: number): void {
-    const own = new KvStore(this.shape, 1, capacity);
+  #moveToOwnStore(): void {
+    const own = new KvStore(this.shape, 1, roomFor(this.length));
     own.copyRow(0, this.#store, this.#index, this.length);
     this.#store = own;
     this.#index = 0;
@@ -223,7 +234,7 @@ export class KvRow {
 
   #reserve(slots: number): void {
     // Growing replaces the arrays inside the store, so rows that share it stay valid.
-    if (slots > this.#store.capacity) this.#store.grow(slots + Math.max(32, slots >> 3));
+    if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
   }
 
   #pairs(

@@ -49,12 +49,35 @@ export function encodeContainer(container: Container): Uint8Array {
   return bytes;
 }
 
+function isSectionEntry(value: unknown): value is SectionEntry {
+  const { name, length, sha256: digest } = (value ?? {}) as Partial<Record<string, unknown>>;
+  return typeof name === "string" && Number.isSafeInteger(length) && Number(length) >= 0 && typeof digest === "string";
+}
+
+/** The header's JSON and its table of sections; a valid digest does not make them sensible. */
+function readTable(bytes: Buffer): { header: Record<string, unknown>; entries: SectionEntry[] } {
+  let header: unknown;
+  try {
+    header = JSON.parse(bytes.toString("utf8"));
+  } catch {
+    throw corrupt("its header is not JSON");
+  }
+  const { sections } = (header ?? {}) as Partial<Record<string, unknown>>;
+  if (!Array.isArray(sections) || !sections.every(isSectionEntry))
+    throw corrupt("its table of sections makes no sense");
+  return { header: header as Record<string, unknown>, entries: sections };
+}
+
 /**
  * Reads a container and checks every byte of it against its digests.
  * @throws SNAPSHOT_CORRUPT for anything that {@link encodeContainer} did not write
  */
 export function decodeContainer(bytes: Uint8Array): Container {
-  if (bytes.byteLength < PREAMBLE_BYTES || MAGIC.subarray(0, -1).some((byte, i) => bytes[i] !== byte)) {
+  if (
+    !(bytes instanceof Uint8Array) ||
+    bytes.byteLength < PREAMBLE_BYTES ||
+    MAGIC.subarray(0, -1).some((byte, i) => bytes[i] !== byte)
+  ) {
     throw corrupt("it does not begin like one");
   }
   if (bytes[MAGIC.length - 1] !== MAGIC[MAGIC.length - 1])
@@ -66,10 +89,10 @@ export function decodeContainer(bytes: Uint8Array): Container {
   const headerBytes = view.subarray(PREAMBLE_BYTES, headerEnd);
   if (!sha256(headerBytes).equals(view.subarray(MAGIC.length + 4, PREAMBLE_BYTES)))
     throw corrupt("its header was changed");
-  const header = JSON.parse(headerBytes.toString("utf8")) as Record<string, unknown>;
+  const { header, entries } = readTable(headerBytes);
   const sections = new Map<string, Uint8Array>();
   let offset = headerEnd;
-  for (const entry of header["sections"] as SectionEntry[]) {
+  for (const entry of entries) {
     const section = bytes.subarray(offset, offset + entry.length);
     if (section.byteLength !== entry.length) throw corrupt(`section "${entry.name}" is cut off`);
     if (sha256(section).toString("hex") !== entry.sha256) throw corrupt(`section "${entry.name}" was changed`);

@@ -9,6 +9,7 @@ import {
   type NodeProto,
   type ValueInfoProto,
 } from "./proto.js";
+import type { VjpRule } from "./vjp.js";
 
 /** A dimension: a size known at build time, or the name of one known at run time. */
 export type Dim = number | string;
@@ -30,12 +31,15 @@ export interface NodeSpec {
   attributes?: Readonly<Record<string, AttributeValue>>;
   /** Type and shape of each output; `undefined` marks an omitted optional output. */
   outputs: readonly (Pick<Value, "dtype" | "shape"> | undefined)[];
+  /** Replaces the op type's gradient rule for this node. */
+  vjp?: VjpRule;
 }
 
 /** A node as kept by the builder, for printing and differentiation. */
 export interface GraphNode extends NodeProto {
   readonly inputValues: readonly (Value | undefined)[];
   readonly outputValues: readonly (Value | undefined)[];
+  readonly vjp: VjpRule | undefined;
 }
 
 /** The text form of a shape, as error messages show it. */
@@ -57,6 +61,8 @@ const OPSETS = { "": 23, "com.microsoft": 1 } as const;
  */
 export class GraphBuilder {
   readonly name: string;
+  /** Ops with a fused kernel are emitted as that kernel, or as primitive ops that can be differentiated. */
+  readonly form: "fused" | "primitive";
   readonly nodes: GraphNode[] = [];
   readonly inputs: ValueInfoProto[] = [];
   readonly outputs: ValueInfoProto[] = [];
@@ -65,8 +71,9 @@ export class GraphBuilder {
   readonly #constants = new Map<string, Value>();
   #scope: string[] = [];
 
-  constructor(name: string) {
+  constructor(name: string, form: "fused" | "primitive" = "fused") {
     this.name = name;
+    this.form = form;
   }
 
   /** Runs `body` with `name` prefixed to the name of every node and weight it adds. */
@@ -137,6 +144,7 @@ export class GraphBuilder {
       attributes: spec.attributes ?? {},
       inputValues: spec.inputs,
       outputValues,
+      vjp: spec.vjp,
     });
     return outputValues.filter((value) => value !== undefined);
   }

@@ -97,10 +97,11 @@ export class Memory implements AsyncDisposable {
       () => undefined,
       (error: unknown) => error,
     );
-    void end.then(() => {
+    const finish = (): void => {
       done = true;
       wake();
-    });
+    };
+    void end.then(finish);
     try {
       for (;;) {
         for (let event = queue.shift(); event !== undefined; event = queue.shift()) yield event;
@@ -180,9 +181,11 @@ export class Memory implements AsyncDisposable {
     this.#info = await this.#client.call("restore", { memory: this.#info.id, bytes });
   }
 
-  /** Frees the memory. */
+  /** Frees the memory; a disposed model has freed it already. */
   async dispose(): Promise<void> {
-    await this.#client.call("disposeMemory", { memory: this.#info.id });
+    await this.#client.call("disposeMemory", { memory: this.#info.id }).catch((error: unknown) => {
+      if (!(error instanceof PrecisError && error.code === "DISPOSED")) throw error;
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -34,7 +34,7 @@ export type Visibility = (query: number, key: number) => boolean;
  * snapshots, so everything a method remembers must be in it or in the cache row.
  */
 export interface MemoryBehavior {
-  /** Anything that JSON can hold. */
+  /** Anything that JSON can hold. Snapshots check that numbers are counts and lists hold token ids. */
   readonly state: Record<string, unknown>;
   /** `append` leaves the tokens to `closeStep` instead of feeding them. */
   readonly defersContext?: boolean;

@@ -116,6 +116,8 @@ export class MemorySession {
 
   /** Runs tokens through the model and into the open step, in pieces as long as the method allows. */
   async feed(ids: readonly number[], options: FeedOptions): Promise<void> {
+    // Before any work, as there may be minutes of it.
+    this.#ensurePositions(ids.length);
     for (let start = 0; start < ids.length;) {
       options.check?.();
       const length = Math.min(this.behavior.runLength?.(this) ?? Infinity, PREFILL_CHUNK, ids.length - start);
@@ -124,10 +126,10 @@ export class MemorySession {
       const logits = options.logits === "last" && !last ? "none" : options.logits;
       const input = this.nextInput(piece, options.purpose);
       const result = await this.runner.forward([input], { logits, adapter: this.adapter });
-      if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
       await this.commit(input, result, 0, options.purpose);
+      options.onProgress?.(start + length, ids.length);
+      if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
       start += length;
-      options.onProgress?.(start, ids.length);
     }
   }
 
@@ -153,6 +155,8 @@ export class MemorySession {
     this.openIds.push(...input.ids);
     if (purpose === "input") this.openPurpose = "input";
     await this.behavior.afterRun?.(this);
+    // A method that drops slots may have cut into the open step.
+    this.openStart = Math.min(this.openStart, this.row.length);
   }
 
   /**
@@ -177,7 +181,7 @@ export class MemorySession {
     this.openIds = [];
     this.openPurpose = "context";
     this.openStart = this.row.length;
-    this.row.shrink();
+    this.row.settle();
   }
 
   /**
@@ -186,9 +190,12 @@ export class MemorySession {
    */
   async reread(ids: readonly number[], start: number, position: number): Promise<void> {
     const { tokensSeen, openIds } = this;
+    // Feeding adds to the open tokens, which `ids` may be.
+    const text = [...ids];
     this.row.truncate(start);
     this.position = position;
-    await this.feed(ids, { purpose: "context", logits: "none" });
+    this.openIds = [];
+    await this.feed(text, { purpose: "context", logits: "none" });
     this.tokensSeen = tokensSeen;
     this.openIds = openIds;
   }

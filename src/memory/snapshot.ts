@@ -1,27 +1,20 @@
 /** @file A memory as bytes and back: its rows, and everything needed to check that they belong to this model. */
 import { decodeContainer, encodeContainer } from "../codec/container.js";
 import { PrecisError } from "../errors.js";
-import { KvRow, type SlotKind } from "../cache/kv-row.js";
+import { KvRow } from "../cache/kv-row.js";
 import { floatToHalf, toFloat32 } from "../tensor/dtype.js";
-import type { FeedPurpose, OptionValues } from "./method.js";
+import type { OptionValues } from "./method.js";
 import type { MemorySession, SessionState } from "./session.js";
+import {
+  readHeader,
+  readIdentity,
+  type ConversationState,
+  type ModelIdentity,
+  type SnapshotHeader,
+  type SnapshotPrecision,
+} from "./snapshot-header.js";
 
-/** What rows depend on. Two sessions can exchange rows only if all of it is equal. */
-export interface ModelIdentity {
-  /** Digest of the weights and the configuration. */
-  model: string;
-  /** Weights as they run: stored, fp16, int8 or int4. */
-  dtype: string;
-  tokenizer: string;
-  template: string;
-  /** RoPE parameters of the model, as they were used. */
-  rotary: string;
-  /** Digest of the adapter; "" without one. */
-  adapter: string;
-}
-
-/** Element type of stored rows: exact, or half the size. */
-export type SnapshotPrecision = "fp32" | "fp16";
+export type { ConversationState, ModelIdentity, SnapshotPrecision } from "./snapshot-header.js";
 
 /** The session that a snapshot describes, for building it again. */
 export interface RestoredSession extends SessionState {
@@ -29,41 +22,26 @@ export interface RestoredSession extends SessionState {
   options: OptionValues;
   methodState: Record<string, unknown>;
   tokenChain: string;
-  messages: unknown;
+  messages: ConversationState;
 }
 
-interface Header {
-  identity: ModelIdentity;
-  method: string;
-  options: OptionValues;
-  precision: SnapshotPrecision;
-  slots: number;
-  positions: number[];
-  kinds: SlotKind[];
-  position: number;
-  tokensSeen: number;
-  steps: number;
-  openStart: number;
-  openIds: number[];
-  openPurpose: FeedPurpose;
-  methodState: Record<string, unknown>;
-  tokenChain: string;
-  messages: unknown;
-}
+/** The largest half float; what lies beyond would become infinite. */
+const LARGEST_HALF = 65504;
 
 function encodeRows(rows: Float32Array, precision: SnapshotPrecision): Uint8Array {
   if (precision === "fp32") return new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength);
-  return new Uint8Array(Uint16Array.from(rows, floatToHalf).buffer);
+  const clamped = (value: number): number => Math.min(Math.max(value, -LARGEST_HALF), LARGEST_HALF);
+  return new Uint8Array(Uint16Array.from(rows, (value) => floatToHalf(clamped(value))).buffer);
 }
 
-/** The bytes of a session. `messages` is what the chat template needs to continue; any JSON. */
+/** The bytes of a session. `messages` is what the chat template needs to continue. */
 export function encodeSnapshot(
   session: MemorySession,
   identity: ModelIdentity,
-  extra: { tokenChain: string; messages: unknown; precision: SnapshotPrecision },
+  extra: { tokenChain: string; messages: ConversationState; precision: SnapshotPrecision },
 ): Uint8Array {
   const contents = session.row.export();
-  const header: Header = {
+  const header: SnapshotHeader = {
     identity,
     method: session.method.name,
     options: session.options,
@@ -102,22 +80,49 @@ function refuseForeign(found: ModelIdentity, expected: ModelIdentity): void {
  * Checks a snapshot completely and builds its rows; touches nothing else.
  * @throws SNAPSHOT_CORRUPT or SNAPSHOT_MISMATCH
  */
-export function decodeSnapshot(bytes: Uint8Array, expected: ModelIdentity, shape: KvRow["shape"]): RestoredSession {
+export function decodeSnapshot(
+  bytes: Uint8Array,
+  expected: ModelIdentity,
+  { shape, vocabSize }: { shape: KvRow["shape"]; vocabSize: number },
+): RestoredSession {
   const { header: raw, sections } = decodeContainer(bytes);
-  // The digest of the header has been checked, so it is one of ours, and only the model may differ.
-  const header = raw as unknown as Header;
-  refuseForeign(header.identity, expected);
+  refuseForeign(readIdentity(raw), expected);
+  const header = readHeader(raw, vocabSize);
+  const { precision, positions, kinds } = header;
+  const [dtype, size] = precision === "fp16" ? (["float16", 2] as const) : (["float32", 4] as const);
   const rows = (name: string): Float32Array => {
     const section = sections.get(name);
-    if (section === undefined) throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot has no section "${name}".`);
-    return toFloat32(section, header.precision === "fp16" ? "float16" : "float32");
+    const expectedBytes = shape.kvHeads * positions.length * shape.headDim * size;
+    if (section?.byteLength !== expectedBytes) {
+      throw new PrecisError(
+        "SNAPSHOT_CORRUPT",
+        `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
+      );
+    }
+    const values = toFloat32(section, dtype);
+    if (values.every(Number.isFinite)) return values;
+    throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN or infinities.`);
   };
   const layers = Array.from({ length: shape.layers }, (_, layer) => layer);
   const row = KvRow.import(shape, {
     keys: layers.map((layer) => rows(`keys.${layer}`)),
     values: layers.map((layer) => rows(`values.${layer}`)),
-    positions: header.positions,
-    kinds: header.kinds,
+    positions,
+    kinds,
   });
   return { ...header, row };
+}
+
+/**
+ * A memory keeps its method and options, so only rows that were made with them fit.
+ * @throws SNAPSHOT_MISMATCH
+ */
+export function refuseOtherMethod(restored: RestoredSession, { method, options }: MemorySession): void {
+  const describe = (name: string, values: OptionValues): string => `${name} ${JSON.stringify(values)}`;
+  const [found, expected] = [describe(restored.method, restored.options), describe(method.name, options)];
+  if (found === expected) return;
+  throw new PrecisError("SNAPSHOT_MISMATCH", `The snapshot was made with ${found}, not ${expected}.`, {
+    value: restored.method,
+    nextStep: "Restore it into a memory of its own with model.restoreMemory.",
+  });
 }

@@ -5,10 +5,11 @@
 import { PrecisError } from "../errors.js";
 import { GraphBuilder, type Dim, type Value } from "../graph/builder.js";
 import { attention, rotary } from "../graph/ops/attention.js";
-import { add, gelu, mul, silu, softcap } from "../graph/ops/elementwise.js";
+import { add, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
 import { linear, matmul } from "../graph/ops/linalg.js";
-import { gatherRows, reshape, split } from "../graph/ops/movement.js";
+import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
 import { rmsNorm } from "../graph/ops/normalization.js";
+import { sumDims } from "../graph/ops/shapes.js";
 import type { DecoderConfig, LayerType } from "./config.js";
 import type { DecoderWeights } from "./decoder-weights.js";
 
@@ -19,8 +20,12 @@ export type LoraTarget = `self_attn.${string}_proj` | `mlp.${string}_proj`;
 export interface DecoderGraphOptions {
   /** `"embeddings"` takes rows of the embedding table (and COMP embeddings); `"ids"` looks tokens up inside the graph. */
   input?: "embeddings" | "ids";
+  /** `"primitive"` avoids fused kernels, for devices that lack them. Default `"fused"`. */
+  form?: GraphBuilder["form"];
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
+  /** The update's matrices, where they are not inputs of their own: `a` [rank, in], `b` [out, rank]. */
+  loraPair?: (layer: number, target: LoraTarget) => { a: Value; b: Value };
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge, training form). */
   averaging?: boolean;
   /** Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`, `attention.N`. */
@@ -56,12 +61,23 @@ export function layerTypesOf(config: DecoderConfig): LayerType[] {
   return [...new Set(config.layerTypes.map((_, layer) => effectiveLayerType(config, layer)))];
 }
 
-/** Emits one decoder; a class only so that helpers share the graph, the weights and the common inputs. */
-class DecoderEmitter {
+/** Sizes of a graph that are not the model's: names where a run decides, numbers where the graph is built for one size. */
+export interface DecoderDims {
+  batch: Dim;
+  seq: Dim;
+}
+
+/**
+ * Emits one decoder into a graph; declares the inputs that all layers share. If it is cached, layers take past rows and
+ * return new ones; if not, a pass stands alone.
+ */
+export class DecoderEmitter {
   readonly graph: GraphBuilder;
+  readonly #dims: DecoderDims;
   readonly #config: DecoderConfig;
   readonly #weights: DecoderWeights;
   readonly #lora: ReadonlySet<string>;
+  readonly #loraPair: DecoderGraphOptions["loraPair"];
   readonly #taps: ReadonlySet<string>;
   readonly #bias = new Map<LayerType, Value>();
   readonly #cos = new Map<LayerType, Value>();
@@ -69,54 +85,81 @@ class DecoderEmitter {
   readonly #gate: Value | undefined;
   readonly #averaging: Value | undefined;
   readonly #unknownTaps: Set<string>;
+  /** Whether layers take past rows and return new ones. */
+  readonly #cached: boolean;
 
-  constructor(config: DecoderConfig, weights: DecoderWeights, options: DecoderGraphOptions) {
-    this.graph = new GraphBuilder(config.family);
+  constructor(
+    graph: GraphBuilder,
+    config: DecoderConfig,
+    weights: DecoderWeights,
+    dims: DecoderDims,
+    options: Omit<DecoderGraphOptions, "input" | "form"> & { cached: boolean },
+  ) {
+    this.graph = graph;
+    this.#cached = options.cached;
+    this.#dims = dims;
     this.#config = config;
     this.#weights = weights;
     this.#lora = new Set(options.loraTargets);
+    this.#loraPair = options.loraPair;
     this.#taps = new Set(options.taps);
     this.#unknownTaps = new Set(options.taps);
     for (const type of layerTypesOf(config)) {
       const pairs = config.rotary[type].inverseFrequencies.length;
-      const table: Dim[] = ["batch", "seq", pairs];
+      const table: Dim[] = [dims.batch, dims.seq, pairs];
       this.#bias.set(
         type,
-        this.graph.input(DECODER_IO.attentionBias(type), "float32", ["batch", 1, "seq", "past + seq"]),
+        this.graph.input(DECODER_IO.attentionBias(type), "float32", [
+          dims.batch,
+          1,
+          dims.seq,
+          this.#cached ? sumDims(["past", dims.seq]) : dims.seq,
+        ]),
       );
       this.#cos.set(type, this.graph.input(DECODER_IO.rotaryCos(type), "float32", table));
       this.#sin.set(type, this.graph.input(DECODER_IO.rotarySin(type), "float32", table));
     }
-    if (this.#lora.size > 0) this.#gate = this.graph.input(DECODER_IO.gate, "float32", ["batch", "seq", 1]);
+    if (this.#lora.size > 0) this.#gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
     if (options.averaging === true) {
-      this.#averaging = this.graph.input(DECODER_IO.averaging, "float32", ["batch", "seq", "seq"]);
+      this.#averaging = this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
     }
   }
 
-  emit(input: "embeddings" | "ids"): void {
-    const { graph } = this;
-    let hidden = this.#embed(input);
+  /** Rows of the embedding table [batch, seq, hidden] for int64 token ids [batch, seq], as the first layer takes them. */
+  lookUp(ids: Value): Value {
+    return this.scaleEmbeddings(
+      gatherRows(this.graph, this.#weights.matrix(this.graph, "model.embed_tokens.weight"), ids),
+    );
+  }
+
+  /** Embedding rows multiplied by the factor that the family asks for. */
+  scaleEmbeddings(rows: Value): Value {
+    const { embeddingScale } = this.#config;
+    return embeddingScale === 1 ? rows : scale(this.graph, rows, embeddingScale);
+  }
+
+  /** All layers: embeddings [batch, seq, hidden] to the hidden states before the last norm, in the same shape. */
+  layers(embeddings: Value): Value {
+    let hidden = embeddings;
     for (let layer = 0; layer < this.#config.layerCount; layer++) {
       this.#tap(`hidden.${layer}`, hidden);
-      hidden = graph.scope(`model.layers.${layer}`, () => this.#layer(layer, hidden));
+      const input = hidden;
+      hidden = this.graph.scope(`model.layers.${layer}`, () => this.#layer(layer, input));
     }
     const lastTap = `hidden.${this.#config.layerCount}`;
     if (this.#taps.has(lastTap)) this.#tap(lastTap, this.#norm(hidden, "model.norm"));
-    const flat = reshape(graph, hidden, ["tokens", this.#config.hiddenSize]);
-    const rows = graph.input(DECODER_IO.logitRows, "int64", ["picked"]);
-    const picked = this.#norm(gatherRows(graph, flat, rows), "model.norm");
-    graph.output(this.#head(picked), DECODER_IO.logits);
     this.#refuseUnknownTaps();
+    return hidden;
   }
 
-  #embed(input: "embeddings" | "ids"): Value {
-    const { graph } = this;
-    if (input === "embeddings") {
-      return graph.input(DECODER_IO.embeddings, "float32", ["batch", "seq", this.#config.hiddenSize]);
-    }
-    const ids = graph.input(DECODER_IO.inputIds, "int64", ["batch", "seq"]);
-    const rows = gatherRows(graph, this.#weights.matrix(graph, "model.embed_tokens.weight"), ids);
-    return this.#config.embeddingScale === 1 ? rows : mul(graph, rows, graph.floats([this.#config.embeddingScale]));
+  /** Logits [picked, vocab] of the rows of [batch · seq] that an int64 list names; `inverse` as {@link pickRows} needs it. */
+  logits(hidden: Value, rows: Value, inverse?: Value): Value {
+    const { batch, seq } = this.#dims;
+    const tokens = typeof batch === "number" && typeof seq === "number" ? batch * seq : "tokens";
+    const flat = reshape(this.graph, hidden, [tokens, this.#config.hiddenSize]);
+    const picked =
+      inverse === undefined ? gatherRows(this.graph, flat, rows) : pickRows(this.graph, flat, rows, inverse);
+    return this.#head(this.#norm(picked, "model.norm"));
   }
 
   #layer(layer: number, hidden: Value): Value {
@@ -139,24 +182,20 @@ class DecoderEmitter {
 
   #attention(layer: number, x: Value): Value {
     const { graph } = this;
-    const { queryHeads, kvHeads, headDim, attentionScale } = this.#config;
+    const { queryHeads, kvHeads, attentionScale } = this.#config;
     const type = effectiveLayerType(this.#config, layer);
     const [q, k, v] = this.#queriesKeysValues(layer, x);
     const queries = this.#rotate(this.#headNorm(q, layer, "q_norm", queryHeads), type, queryHeads);
     const keys = this.#average(this.#rotate(this.#headNorm(k, layer, "k_norm", kvHeads), type, kvHeads));
     const values = this.#average(v);
-    graph.output(keys, DECODER_IO.newKeys(layer));
-    graph.output(values, DECODER_IO.newValues(layer));
     this.#tap(`queries.${layer}`, queries);
-    const past: Dim[] = ["batch", kvHeads, "past", headDim];
     const weightsTap = `attention.${layer}`;
     const [attended, attentionWeights] = attention(graph, {
       queries,
       keys,
       values,
       attentionBias: this.#bias.get(type) as Value,
-      pastKeys: graph.input(DECODER_IO.pastKeys(layer), "float32", past),
-      pastValues: graph.input(DECODER_IO.pastValues(layer), "float32", past),
+      ...(this.#cached ? this.#exchangeRows(layer, keys, values) : {}),
       queryHeads,
       kvHeads,
       scale: attentionScale,
@@ -164,6 +203,18 @@ class DecoderEmitter {
     });
     if (attentionWeights !== undefined) this.#tap(weightsTap, attentionWeights);
     return this.#project(layer, attended, "self_attn.o_proj", this.#config.outputBias);
+  }
+
+  /** Declares the past of a layer as inputs and its new rows as outputs. */
+  #exchangeRows(layer: number, keys: Value, values: Value): { pastKeys: Value; pastValues: Value } {
+    const { graph } = this;
+    graph.output(keys, DECODER_IO.newKeys(layer));
+    graph.output(values, DECODER_IO.newValues(layer));
+    const past: Dim[] = [this.#dims.batch, this.#config.kvHeads, "past", this.#config.headDim];
+    return {
+      pastKeys: graph.input(DECODER_IO.pastKeys(layer), "float32", past),
+      pastValues: graph.input(DECODER_IO.pastValues(layer), "float32", past),
+    };
   }
 
   /** [batch, seq, heads · headDim] each */
@@ -231,8 +282,10 @@ class DecoderEmitter {
     const inFeatures = x.shape[x.shape.length - 1] as Dim;
     const outFeatures = base.shape[base.shape.length - 1] as Dim;
     const rank = `rank.${name}`;
-    const a = graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures]);
-    const b = graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures, rank]);
+    const { a, b } = this.#loraPair?.(layer, name as LoraTarget) ?? {
+      a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures]),
+      b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures, rank]),
+    };
     return add(graph, base, linear(graph, mul(graph, linear(graph, x, a), this.#gate), b));
   }
 
@@ -246,9 +299,9 @@ class DecoderEmitter {
   #headNorm(x: Value, layer: number, name: string, heads: number): Value {
     if (!this.#config.headNorms) return x;
     const { headDim } = this.#config;
-    const perHead = reshape(this.graph, x, ["batch", "seq", heads, headDim]);
+    const perHead = reshape(this.graph, x, [this.#dims.batch, this.#dims.seq, heads, headDim]);
     const normed = this.#norm(perHead, `model.layers.${layer}.self_attn.${name}`);
-    return reshape(this.graph, normed, ["batch", "seq", heads * headDim]);
+    return reshape(this.graph, normed, [this.#dims.batch, this.#dims.seq, heads * headDim]);
   }
 
   #rotate(x: Value, type: LayerType, heads: number): Value {
@@ -293,7 +346,14 @@ export function buildDecoder(
   weights: DecoderWeights,
   options: DecoderGraphOptions = {},
 ): GraphBuilder {
-  const emitter = new DecoderEmitter(config, weights, options);
-  emitter.emit(options.input ?? "embeddings");
-  return emitter.graph;
+  const graph = new GraphBuilder(config.family, options.form);
+  const dims = { batch: "batch", seq: "seq" };
+  const emitter = new DecoderEmitter(graph, config, weights, dims, { ...options, cached: true });
+  const embeddings =
+    options.input === "ids"
+      ? emitter.lookUp(graph.input(DECODER_IO.inputIds, "int64", ["batch", "seq"]))
+      : graph.input(DECODER_IO.embeddings, "float32", ["batch", "seq", config.hiddenSize]);
+  const rows = graph.input(DECODER_IO.logitRows, "int64", ["picked"]);
+  graph.output(emitter.logits(emitter.layers(embeddings), rows), DECODER_IO.logits);
+  return graph;
 }

@@ -1,8 +1,6 @@
 /** @file The additive attention bias of a run: causality, padding, windows and whatever a method hides. */
 import type { SlotKind } from "../cache/kv-row.js";
-
-/** Added to the score of a hidden key. Finite, so that a row with every key hidden gives no NaN; small enough that its softmax is exactly 0. */
-export const HIDDEN = -1e30;
+import { MASKED_BIAS } from "../train/attention-mask.js";
 
 /** One sequence of a batch, as the bias sees it. */
 export interface BiasRow {
@@ -22,7 +20,7 @@ export interface BiasRow {
  */
 export function attentionBias(rows: readonly BiasRow[], seq: number, capacity: number, window?: number): Float32Array {
   const total = capacity + seq;
-  const bias = new Float32Array(rows.length * seq * total).fill(HIDDEN);
+  const bias = new Float32Array(rows.length * seq * total).fill(MASKED_BIAS);
   rows.forEach((row, batchIndex) => {
     const past = row.pastPositions.length;
     for (let query = 0; query < seq; query++) {

@@ -1,12 +1,18 @@
 /** @file Decodes all running generations together, one token each per step, whatever their lengths and methods. */
 import { KvRow } from "../cache/kv-row.js";
-import type { DecoderRunner } from "./decoder-runner.js";
+import type { DecoderRunner, SequenceInput } from "./decoder-runner.js";
 import type { Generation } from "./generation.js";
 
 interface Entry {
   generation: Generation;
   resolve: () => void;
   reject: (error: unknown) => void;
+}
+
+/** A generation with its next token. */
+interface Prepared {
+  entry: Entry;
+  input: SequenceInput;
 }
 
 /** Slots of room that a shared store gets beyond its longest row, so that it need not grow at once. */
@@ -50,25 +56,33 @@ export class DecodeLoop {
   }
 
   async #step(group: readonly Entry[]): Promise<void> {
-    const active = group.filter(({ generation }) => generation.finished === undefined);
-    if (active.length === 0) return;
+    const ready = group.flatMap((entry) => this.#prepare(entry));
+    if (ready.length === 0) return;
     try {
-      this.#share(active.map(({ generation }) => generation.session.row));
-      const inputs = active.map(({ generation }) => generation.session.nextInput([generation.nextId], "input"));
-      const adapter = (active[0] as Entry).generation.session.adapter;
+      this.#share(ready.map(({ input }) => input.past));
+      const { adapter } = (ready[0] as Prepared).entry.generation.session;
+      const inputs = ready.map(({ input }) => input);
       const result = await this.#runner.forward(inputs, { logits: "last", adapter });
       const { vocabSize } = this.#runner.config;
-      for (const [index, entry] of active.entries()) {
+      for (const [index, { entry, input }] of ready.entries()) {
         const logits = result.logits.subarray(index * vocabSize, (index + 1) * vocabSize);
-        await this.#advance(
-          entry,
-          async ({ session }) => session.commit(inputs[index] as never, result, index, "input"),
-          logits,
-        );
+        await this.#advance(entry, ({ session }) => session.commit(input, result, index, "input"), logits);
       }
     } catch (error) {
       // A failed pass belongs to nobody in particular, so everyone in it fails.
-      for (const entry of active) this.#fail(entry, error);
+      for (const { entry } of ready) this.#fail(entry, error);
+    }
+  }
+
+  /** The next token of a generation that goes on; one that cannot fails alone. */
+  #prepare(entry: Entry): Prepared[] {
+    const { generation } = entry;
+    if (generation.finished !== undefined) return [];
+    try {
+      return [{ entry, input: generation.session.nextInput([generation.nextId], "input") }];
+    } catch (error) {
+      this.#fail(entry, error);
+      return [];
     }
   }
 

@@ -2,12 +2,15 @@
 import { PrecisError } from "../errors.js";
 import { KvStore, type KvShape } from "../cache/kv-store.js";
 import type { KvRow, NewRows } from "../cache/kv-row.js";
+import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DECODER_IO, buildDecoder, layerTypesOf, type LoraTarget } from "../models/decoder.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
+import { projectionSize } from "../models/projections.js";
 import { rotaryTable } from "../models/rotary.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
 import { attentionBias } from "./attention-bias.js";
+import type { Device } from "./device.js";
 import type { EmbeddingTable } from "./embedding-table.js";
 import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
 
@@ -49,7 +52,7 @@ export interface RunnerParts {
   weights: () => DecoderWeights;
   embeddings: EmbeddingTable;
   engine: EngineOptions;
-  /** Names a weight that is not a finite number, once logits came out as NaN. */
+  /** Names a weight that is not a finite number, once outputs came out as NaN. */
   findBadWeight: () => Promise<string | undefined>;
 }
 
@@ -59,7 +62,7 @@ export class DecoderRunner implements AsyncDisposable {
   readonly shape: KvShape;
   readonly #parts: RunnerParts;
   readonly #sessions = new Map<string, Promise<EngineSession>>();
-  #loraTargets: LoraTarget[] = [];
+  #loraTargets: readonly LoraTarget[] = [];
 
   constructor(parts: RunnerParts) {
     this.config = parts.config;
@@ -80,18 +83,20 @@ export class DecoderRunner implements AsyncDisposable {
     await this.#disposeSessions();
   }
 
-  /** One forward pass over a batch of sequences of any lengths. The caches are read, not changed. */
+  /** One forward pass over a batch of sequences of any lengths. The caches keep their contents. */
   async forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
     const seq = Math.max(...batch.map((input) => input.ids.length));
     if (batch.length === 0 || batch.some((input) => input.ids.length === 0)) {
       throw new PrecisError("INPUT_INVALID", "A forward pass needs at least one token per sequence.");
     }
+    // Another adapter may change the targets while the session starts.
+    const loraTargets = this.#loraTargets;
     const session = await this.#session(options.taps ?? [], options.averaging !== undefined);
     const feeds: Feeds = {};
     const store = this.#feedPast(batch, feeds);
     this.#feedTokens(batch, seq, feeds, options);
     this.#feedBias(batch, seq, store.capacity, feeds);
-    this.#feedAdapter(batch, seq, feeds, options.adapter);
+    this.#feedAdapter(batch, seq, feeds, loraTargets, options.adapter);
     const rows = pickedRows(batch, seq, options.logits);
     feeds[DECODER_IO.logitRows] = integerTensor(rows);
     const layers = Array.from({ length: this.config.layerCount }, (_, layer) => layer);
@@ -103,7 +108,9 @@ export class DecoderRunner implements AsyncDisposable {
     const outputs = await session.run(feeds, fetches);
     const data = (name: string): Float32Array => outputs[name]?.data as Float32Array;
     const logits = data(DECODER_IO.logits);
-    await this.#refuseNaN(logits, rows.length);
+    // Rows show what ails the layers even where no logits were asked for, and the cache must not take it in.
+    const newest = data(DECODER_IO.newKeys(this.config.layerCount - 1));
+    if (hasNaN(logits) || hasNaN(newest)) await this.#refuseNaN();
     return {
       logits,
       seq,
@@ -127,6 +134,7 @@ export class DecoderRunner implements AsyncDisposable {
   /** The rows of the batch as engine inputs, in place where they lie together in one store. */
   #feedPast(batch: readonly SequenceInput[], feeds: Feeds): KvStore {
     const first = (batch[0] as SequenceInput).past;
+    if (batch.length === 1) first.settle();
     const together = batch.every(({ past }, index) => past.store === first.store && past.index === first.index + index);
     const store = together
       ? first.store
@@ -180,15 +188,21 @@ export class DecoderRunner implements AsyncDisposable {
     }
   }
 
-  #feedAdapter(batch: readonly SequenceInput[], seq: number, feeds: Feeds, adapter: LoadedAdapter | undefined): void {
-    if (this.#loraTargets.length === 0) return;
+  #feedAdapter(
+    batch: readonly SequenceInput[],
+    seq: number,
+    feeds: Feeds,
+    loraTargets: readonly LoraTarget[],
+    adapter: LoadedAdapter | undefined,
+  ): void {
+    if (loraTargets.length === 0) return;
     const active = adapter !== undefined && batch.some((input) => input.gate?.some((gate) => gate !== 0) ?? false);
     const gates = new Float32Array(batch.length * seq);
     batch.forEach((input, index) => gates.set(input.gate ?? [], index * seq));
     feeds[DECODER_IO.gate] = floatTensor(gates, [batch.length, seq, 1]);
     const { config } = this;
     for (let layer = 0; layer < config.layerCount; layer++) {
-      for (const target of this.#loraTargets) {
+      for (const target of loraTargets) {
         const pair = active ? adapter.tensors(layer, target) : undefined;
         const [inFeatures, outFeatures] = projectionSize(config, target);
         // A rank of zero costs nothing and adds nothing.
@@ -202,8 +216,13 @@ export class DecoderRunner implements AsyncDisposable {
     const key = JSON.stringify([taps, averaging]);
     let session = this.#sessions.get(key);
     if (session === undefined) {
+      const { config } = this;
       const options = { loraTargets: this.#loraTargets, taps, averaging };
-      session = EngineSession.create(buildDecoder(this.config, this.#parts.weights(), options), this.#parts.engine);
+      const weights = this.#parts.weights;
+      // WebGPU has no kernel for the fused attention op.
+      const build = (device: Device): GraphBuilder =>
+        buildDecoder(config, weights(), { ...options, form: device === "webgpu" ? "primitive" : "fused" });
+      session = EngineSession.create(build, this.#parts.engine);
       session.catch(() => this.#sessions.delete(key));
       this.#sessions.set(key, session);
     }
@@ -216,21 +235,23 @@ export class DecoderRunner implements AsyncDisposable {
     for (const session of sessions) await (await session).dispose();
   }
 
-  async #refuseNaN(logits: Float32Array, rows: number): Promise<void> {
-    const { vocabSize } = this.config;
-    for (let row = 0; row < rows; row++) {
-      if (!Number.isNaN(logits[row * vocabSize])) continue;
-      const weight = await this.#parts.findBadWeight();
-      throw new PrecisError(
-        "WEIGHTS_INVALID",
-        weight === undefined ? "The model's logits are NaN." : `The weight "${weight}" is not a finite number.`,
-        {
-          value: weight,
-          nextStep: weight === undefined ? 'Try dtype "fp32", or check the adapter.' : "Download the checkpoint again.",
-        },
-      );
-    }
+  async #refuseNaN(): Promise<never> {
+    const weight = await this.#parts.findBadWeight();
+    throw new PrecisError(
+      "WEIGHTS_INVALID",
+      weight === undefined ? "The model's outputs are NaN." : `The weight "${weight}" is not a finite number.`,
+      {
+        value: weight,
+        nextStep: weight === undefined ? 'Try dtype "fp32", or check the adapter.' : "Download the checkpoint again.",
+      },
+    );
   }
+}
+
+/** A plain loop, since logits of a whole prompt are millions and a callback for each would show. */
+function hasNaN(data: Float32Array): boolean {
+  for (let i = 0; i < data.length; i++) if (Number.isNaN(data[i])) return true;
+  return false;
 }
 
 /** Rows of [batch · seq] that get logits. */
@@ -239,26 +260,4 @@ function pickedRows(batch: readonly SequenceInput[], seq: number, which: Forward
   return batch.flatMap(({ ids }, index) =>
     which === "last" ? [index * seq + ids.length - 1] : ids.map((_, token) => index * seq + token),
   );
-}
-
-/** [in, out] features of a projection that LoRA may change. */
-export function projectionSize(config: DecoderConfig, target: string): [inFeatures: number, outFeatures: number] {
-  const { hiddenSize, intermediateSize, queryHeads, kvHeads, headDim } = config;
-  const sizes: Record<string, [number, number]> = {
-    "self_attn.q_proj": [hiddenSize, queryHeads * headDim],
-    "self_attn.k_proj": [hiddenSize, kvHeads * headDim],
-    "self_attn.v_proj": [hiddenSize, kvHeads * headDim],
-    "self_attn.qkv_proj": [hiddenSize, (queryHeads + 2 * kvHeads) * headDim],
-    "self_attn.o_proj": [queryHeads * headDim, hiddenSize],
-    "mlp.gate_proj": [hiddenSize, intermediateSize],
-    "mlp.up_proj": [hiddenSize, intermediateSize],
-    "mlp.gate_up_proj": [hiddenSize, 2 * intermediateSize],
-    "mlp.down_proj": [intermediateSize, hiddenSize],
-  };
-  const size = sizes[target];
-  if (size !== undefined) return size;
-  throw new PrecisError("ADAPTER_INVALID", `Adapters on "${target}" are not supported.`, {
-    value: target,
-    nextStep: `Supported targets: ${Object.keys(sizes).join(", ")}.`,
-  });
 }

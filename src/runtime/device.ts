@@ -1,5 +1,4 @@
 /** @file Devices that a model can run on, and how to choose one. */
-import { existsSync } from "node:fs";
 import { listSupportedBackends } from "onnxruntime-node";
 import { PrecisError } from "../errors.js";
 
@@ -15,18 +14,14 @@ export function builtInDevices(): Device[] {
   return DEVICES.filter((device) => names.has(device));
 }
 
-/** Whether the machine shows a graphics device, as far as one can see without starting a driver. */
-function hasGraphicsDevice(): boolean {
-  return process.platform !== "linux" || existsSync("/dev/dri/renderD128") || existsSync("/dev/nvidia0");
-}
-
-/** The devices to try, in order, for a requested device or `"auto"`. */
+/**
+ * The devices to try, in order, for a requested device or `"auto"`. WebGPU has to be asked for: rows live in main memory,
+ * and carrying them to the device for every token costs more than it saves on models that a CPU can serve.
+ */
 export function deviceCandidates(requested: Device | "auto"): Device[] {
   const available = builtInDevices();
   if (requested === "auto") {
-    return available
-      .filter((device) => device === "cpu" || (hasGraphicsDevice() && available.includes(device)))
-      .reverse();
+    return available.filter((device) => device !== "webgpu").reverse();
   }
   if (available.includes(requested)) return [requested];
   throw new PrecisError("DEVICE_UNAVAILABLE", `This ONNX Runtime has no support for "${requested}".`, {

@@ -13,6 +13,8 @@ export interface EngineOptions {
   threads?: number;
   /** Write ONNX Runtime's per-node timings to files with this prefix; they appear when the session is disposed. */
   profilePrefix?: string;
+  /** Outputs that stay on the device, where it is not the CPU, to be fed to later runs. */
+  deviceOutputs?: readonly string[];
 }
 
 /** Tensors by name. */
@@ -36,6 +38,13 @@ async function start(graph: Uint8Array, device: Device, options: EngineOptions):
     logSeverityLevel: 3,
     ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
     ...(options.profilePrefix === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
+    ...(device === "webgpu" && options.deviceOutputs !== undefined
+      ? {
+          preferredOutputLocation: Object.fromEntries(
+            options.deviceOutputs.map((name) => [name, "gpu-buffer"] as const),
+          ),
+        }
+      : {}),
     // The graph travels as bytes, so its external weights need a folder to be found in.
     extra: { session: { model_external_initializers_file_folder_path: options.weightsFolder } },
   });
@@ -45,19 +54,23 @@ async function start(graph: Uint8Array, device: Device, options: EngineOptions):
 export class EngineSession implements AsyncDisposable {
   readonly device: Device;
   readonly #session: InferenceSession;
+  readonly #runs = new Set<Promise<unknown>>();
 
   private constructor(session: InferenceSession, device: Device) {
     this.#session = session;
     this.device = device;
   }
 
-  /** @throws DEVICE_UNAVAILABLE if no candidate device starts; OUT_OF_MEMORY; ENGINE_FAILED */
-  static async create(graph: GraphBuilder, options: EngineOptions): Promise<EngineSession> {
-    const bytes = graph.encode();
+  /**
+   * Starts the graph that `build` makes for a device on the first device that takes it.
+   * @throws DEVICE_UNAVAILABLE if no candidate device starts; OUT_OF_MEMORY; ENGINE_FAILED
+   */
+  static async create(build: (device: Device) => GraphBuilder, options: EngineOptions): Promise<EngineSession> {
     const failures: string[] = [];
     for (const device of deviceCandidates(options.device)) {
+      const graph = build(device);
       try {
-        return new EngineSession(await start(bytes, device, options), device);
+        return new EngineSession(await start(graph.encode(), device, options), device);
       } catch (error) {
         if (device === "cpu") throw engineError(error, `Loading the graph of "${graph.name}" failed`);
         failures.push(`${device}: ${error instanceof Error ? error.message.split("\n")[0] : String(error)}`);
@@ -75,14 +88,20 @@ export class EngineSession implements AsyncDisposable {
 
   /** Runs the graph once. Blocks the calling thread, so call it in a worker. */
   async run(feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {
+    const run = this.#session.run(feeds, outputs);
+    this.#runs.add(run);
     try {
-      return (await this.#session.run(feeds, outputs)) as Feeds;
+      return (await run) as Feeds;
     } catch (error) {
       throw engineError(error, "A model run failed");
+    } finally {
+      this.#runs.delete(run);
     }
   }
 
+  /** Frees the session once its runs have ended. */
   async dispose(): Promise<void> {
+    await Promise.allSettled(this.#runs);
     await this.#session.release();
   }
 

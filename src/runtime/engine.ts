@@ -4,7 +4,7 @@ import { PrecisError } from "../errors.js";
 import { resolveOptions } from "../memory/method.js";
 import { findMethod } from "../memory/registry.js";
 import { MemorySession, type FeedOptions } from "../memory/session.js";
-import { decodeSnapshot, encodeSnapshot } from "../memory/snapshot.js";
+import { decodeSnapshot, encodeSnapshot, refuseOtherMethod } from "../memory/snapshot.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { Conversation } from "./conversation.js";
 import { DecodeLoop } from "./decode-loop.js";
@@ -172,9 +172,10 @@ export class Engine {
     remember: boolean,
   ): Promise<number[]> {
     if (!remember) return [];
-    // The last chosen token was never run, and the template may end an answer with more than one token.
+    // An answer that ended at a chosen token never ran it; the others ended when its successor was due, so it was run.
     const answered = session.openIds.length;
-    const missing = generation.tokenIds.slice(-1);
+    const cutShort = generation.finished === "length" || generation.finished === "stop-string";
+    const missing = cutShort ? generation.tokenIds.slice(-1) : [];
     const closing = asked.length > 0 ? entry.conversation.closing(asked, generation.text) : [];
     await session.feed([...missing, ...closing], { purpose: "input", logits: "none" });
     const fed = [...generation.tokenIds, ...closing];
@@ -249,16 +250,11 @@ export class Engine {
     const present = memory === undefined ? undefined : this.#entry(memory);
     const loaded = adapterDirectory === undefined ? undefined : await model.adapter(adapterDirectory);
     const adapter = loaded?.adapter ?? present?.session.adapter;
-    const restored = decodeSnapshot(bytes, model.identity(adapter), model.runner.shape);
-    const method = findMethod(restored.method);
-    const session = new MemorySession(
-      model.runner,
-      method,
-      resolveOptions(method, restored.options),
-      adapter,
-      restored,
-    );
-    const { messages, started } = restored.messages as { messages: ChatMessage[]; started: boolean };
+    const { shape } = model.runner;
+    const restored = decodeSnapshot(bytes, model.identity(adapter), { shape, vocabSize: model.info.vocabSize });
+    if (present !== undefined) refuseOtherMethod(restored, present.session);
+    const session = new MemorySession(model.runner, findMethod(restored.method), restored.options, adapter, restored);
+    const { messages, started } = restored.messages;
     const conversation = new Conversation(model, messages, started);
     const entry = new MemoryEntry(session, conversation, loaded?.info ?? present?.adapterInfo, restored.tokenChain);
     if (present === undefined || memory === undefined) return this.#register(entry);

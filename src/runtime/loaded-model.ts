@@ -1,7 +1,5 @@
 /** @file Everything of one model inside the worker: weights, graph runner, tokenizer, template, identity, adapters. */
 import { createHash } from "node:crypto";
-import { realpathSync } from "node:fs";
-import { dirname } from "node:path";
 import { slotBytes } from "../cache/kv-store.js";
 import { PrecisError } from "../errors.js";
 import type { ModelIdentity } from "../memory/snapshot.js";
@@ -12,9 +10,11 @@ import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { loadAdapter } from "../weights/adapter.js";
 import { findNonFiniteTensor, fingerprintCheckpoint, openCheckpoint, type Checkpoint } from "../weights/checkpoint.js";
+import { placeTensors } from "../weights/placement.js";
 import { convertCheckpoint, quantizeCheckpoint } from "../weights/quantize.js";
 import type { TensorEntry } from "../weights/safetensors.js";
-import { DecoderRunner, projectionSize } from "./decoder-runner.js";
+import { DecoderRunner } from "./decoder-runner.js";
+import { projectionSize } from "../models/projections.js";
 import { EmbeddingTable } from "./embedding-table.js";
 import { LoadedAdapter } from "./loaded-adapter.js";
 import type { AdapterInfo, EngineLoadOptions, LoadProgress, ModelInfo } from "./protocol.js";
@@ -32,25 +32,6 @@ interface PlacedWeights {
 }
 
 const EMBEDDINGS = "model.embed_tokens.weight";
-
-/** Resolves links, since ONNX Runtime refuses weights that a link leads out of their folder to. */
-function placeTensors(tensors: ReadonlyMap<string, TensorEntry>): {
-  folder: string;
-  tensors: Map<string, TensorEntry>;
-} {
-  const real = new Map<string, string>();
-  const placed = new Map<string, TensorEntry>();
-  for (const [name, entry] of tensors) {
-    if (!real.has(entry.file)) real.set(entry.file, realpathSync(entry.file));
-    placed.set(name, { ...entry, file: real.get(entry.file) as string });
-  }
-  const folders = new Set([...real.values()].map((file) => dirname(file)));
-  if (folders.size === 1) return { folder: [...folders][0] as string, tensors: placed };
-  throw new PrecisError("WEIGHTS_INVALID", `The weight files lie in ${folders.size} folders.`, {
-    value: [...folders],
-    nextStep: "Put all shards of the checkpoint into one folder.",
-  });
-}
 
 async function placeWeights(
   checkpoint: Checkpoint,

@@ -60,11 +60,11 @@ export class WorkerClient {
     const id = this.#nextId++;
     const abort = (): void => this.#send({ cancel: id, how: "abort" });
     const result = new Promise<unknown>((resolve, reject) => {
+      this.#send({ id, operation, argument } as ToWorker);
       this.#calls.set(id, { resolve, reject, onEvent });
       // Only while something is in progress may the worker keep the process alive.
       if (this.#calls.size === 1) this.#worker.ref();
       signal?.addEventListener("abort", abort, { once: true });
-      this.#send({ id, operation, argument } as ToWorker);
     }).finally(() => signal?.removeEventListener("abort", abort));
     return { result: result as Promise<EngineOperations[Op][1]>, stop: () => this.#send({ cancel: id, how: "stop" }) };
   }
@@ -84,7 +84,11 @@ export class WorkerClient {
   }
 
   #send(message: ToWorker): void {
-    this.#worker.postMessage(message);
+    try {
+      this.#worker.postMessage(message, []);
+    } catch (error) {
+      throw PrecisError.from(error, "INPUT_INVALID", "An argument cannot be sent to the engine", "Pass plain data.");
+    }
   }
 
   #receive(message: FromWorker): void {

@@ -220,7 +220,7 @@ export interface PadOptions {
 }
 
 /**
- * Pads layouts to a common length and makes the dense masks of the batch, in time O(batch · seq²).
+ * Pads layouts to a common length, one per row, and makes the dense masks of the batch, in time O(batch · seq²).
  * @throws PrecisError INPUT_INVALID when there are no layouts, or `length` is less than the longest
  */
 export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptions = {}): PaddedBatch {
@@ -228,29 +228,72 @@ export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptio
   const { side = "left", length: seq = longest } = options;
   if (layouts.length === 0) throw new PrecisError("INPUT_INVALID", "A batch needs at least one layout.");
   if (seq < longest) throw new PrecisError("INPUT_INVALID", `A layout of ${longest} tokens exceeds length ${seq}.`);
-  const batch = layouts.length;
-  const inputIds = new Int32Array(batch * seq);
+  return placeLayouts(
+    layouts.map((layout) => [{ layout, start: side === "left" ? seq - layout.seq : 0 }]),
+    seq,
+  );
+}
+
+/**
+ * Assigns layouts to rows of `seq` tokens, several to a row where they fit, first fit in the order given.
+ * @param rows number of rows to fill
+ * @returns the rows, and the layouts that found no place
+ * @throws PrecisError INPUT_INVALID if a layout is longer than a row
+ */
+export function packLayouts(
+  layouts: readonly ParallelLayout[],
+  rows: number,
+  seq: number,
+): { placed: PlacedLayout[][]; left: ParallelLayout[] } {
+  const placed: PlacedLayout[][] = Array.from({ length: rows }, () => []);
+  const used = new Array<number>(rows).fill(0);
+  const left: ParallelLayout[] = [];
+  for (const layout of layouts) {
+    if (layout.seq > seq) {
+      throw new PrecisError("INPUT_INVALID", `A layout of ${layout.seq} tokens exceeds a row of ${seq}.`);
+    }
+    const row = used.findIndex((length) => length + layout.seq <= seq);
+    if (row < 0) {
+      left.push(layout);
+      continue;
+    }
+    placed[row]?.push({ layout, start: used[row] as number });
+    used[row] = (used[row] as number) + layout.seq;
+  }
+  return { placed, left };
+}
+
+/** A layout and the column of its row at which it starts. */
+export interface PlacedLayout {
+  layout: ParallelLayout;
+  start: number;
+}
+
+/** The dense batch of placed layouts. No token sees another layout's, and positions start again with each. */
+export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: number): PaddedBatch {
+  const batch = rows.length;
+  const inputIds = new Int32Array(batch * seq).fill(rows[0]?.[0]?.layout.mode.padId ?? 0);
   const attentionMask = new Uint8Array(batch * seq);
   const attend = new Uint8Array(batch * seq * seq);
   const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
   const gate = new Float32Array(batch * seq);
   const sumMask = new Uint8Array(batch * seq);
   const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
-  const merges = layouts.some((layout) => layout.sumMask.includes(1));
+  const merges = rows.some((row) => row.some(({ layout }) => layout.sumMask.includes(1)));
   const averaging = merges ? new Float32Array(batch * seq * seq) : undefined;
-  layouts.forEach((layout, b) => {
-    const padding = side === "left" ? seq - layout.seq : 0;
-    const first = b * seq + padding;
-    inputIds.fill(layout.mode.padId, b * seq, (b + 1) * seq);
-    inputIds.set(layout.inputIds, first);
-    attentionMask.fill(1, first, first + layout.seq);
-    positionIds.set(layout.positionIds, first);
-    gate.set(layout.gate, first);
-    sumMask.set(layout.sumMask, first);
-    labels.set(layout.labels, first);
+  rows.forEach((row, b) => {
     const square = [b * seq * seq, (b + 1) * seq * seq] as const;
-    writeAttend(layout, attend.subarray(...square), seq, padding);
-    if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, padding);
+    for (const { layout, start } of row) {
+      const first = b * seq + start;
+      inputIds.set(layout.inputIds, first);
+      attentionMask.fill(1, first, first + layout.seq);
+      positionIds.set(layout.positionIds, first);
+      gate.set(layout.gate, first);
+      sumMask.set(layout.sumMask, first);
+      labels.set(layout.labels, first);
+      writeAttend(layout, attend.subarray(...square), seq, start);
+      if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, start);
+    }
   });
   const attentionBias = attentionBiasOf(attend);
   return { batch, seq, inputIds, attentionMask, attend, attentionBias, positionIds, gate, sumMask, averaging, labels };

@@ -1,9 +1,10 @@
 /** @file Small tokenizers of the kinds that precis-28m is not, written to temporary directories. */
 
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as fc from "fast-check";
+import { afterAll } from "vitest";
 
 /** Repository-relative directory of the embedded model: a byte-level BPE tokenizer with a chat template. */
 export const EMBEDDED = "models/precis-28m";
@@ -14,9 +15,16 @@ export function unicodeText(maxLength: number): fc.Arbitrary<string> {
   return fc.array(point, { maxLength }).map((points) => String.fromCodePoint(...points));
 }
 
-/** Write JSON files (or texts) to a new temporary directory. */
+const written: string[] = [];
+
+afterAll(() => {
+  for (const dir of written) rmSync(dir, { recursive: true, force: true });
+});
+
+/** Write JSON files (or texts) to a new directory, which is removed after the tests of a file. */
 export function writeModelDir(files: Record<string, unknown>): string {
   const dir = mkdtempSync(join(tmpdir(), "precis-text-"));
+  written.push(dir);
   for (const [name, content] of Object.entries(files)) {
     writeFileSync(join(dir, name), typeof content === "string" ? content : JSON.stringify(content));
   }

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { vi } from "vitest";
 
 /** A model on the test hub. */
 export interface HubRepo {
@@ -52,6 +53,45 @@ function gitId(content: Buffer): string {
 /** What the cache names the blob of this file. */
 export function blobName(repo: HubRepo, file: string): string {
   return repo.lfs?.includes(file) ? sha256(repo.files[file]) : gitId(repo.files[file]);
+}
+
+/** Id and commit of {@link tinyRepo}. */
+export const ID = "tester/tiny-model";
+export const COMMIT = "0123456789abcdef0123456789abcdef01234567";
+
+/** A model in two shards, among files that nobody needs. */
+export function tinyRepo(): HubRepo {
+  const weightMap = { a: "model-00001-of-00002.safetensors", b: "model-00002-of-00002.safetensors" };
+  return {
+    commit: COMMIT,
+    files: {
+      "config.json": Buffer.from('{"model_type":"llama"}'),
+      "tokenizer.json": Buffer.from("{}"),
+      "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: weightMap })),
+      "model-00001-of-00002.safetensors": Buffer.alloc(300_000, 1),
+      "model-00002-of-00002.safetensors": Buffer.alloc(200_000, 2),
+      "consolidated.safetensors": Buffer.alloc(500_000, 3),
+      "comp_embeddings.safetensors": Buffer.alloc(10, 4),
+      "pytorch_model.bin": Buffer.alloc(10),
+      "README.md": Buffer.from("# Tiny"),
+      "onnx/model.safetensors": Buffer.alloc(10),
+    },
+    lfs: ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "consolidated.safetensors"],
+  };
+}
+
+/** Forget what was asked, and every fault; serve one new {@link tinyRepo}, which is returned. */
+export function resetHub(hub: TestHub): HubRepo {
+  const repo = tinyRepo();
+  hub.repos = new Map([[ID, repo]]);
+  hub.tampered = new Map();
+  Object.assign(hub, { requests: [], contents: [], cutAfter: [], failWith: [], withoutRanges: false });
+  return repo;
+}
+
+/** Keep the environment of whoever runs the tests from them; `vi.unstubAllEnvs` restores it. */
+export function stubHubEnvironment(): void {
+  for (const name of ["HF_TOKEN", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]) vi.stubEnv(name, "");
 }
 
 /** Start a hub on a free port of localhost. */

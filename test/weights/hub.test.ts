@@ -1,17 +1,11 @@
-import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { modelsCommand } from "#precis/cli/commands/models.js";
-import { pullCommand } from "#precis/cli/commands/pull.js";
-import { formatBytes, formatTable } from "#precis/cli/table.js";
-import { listCachedModels, resolveModel } from "#precis/weights/hub.js";
+import { resolveModel } from "#precis/weights/hub.js";
 import type { DownloadProgress, ResolveOptions } from "#precis/weights/hub.js";
-import { blobName, startHub } from "./hub-server.js";
+import { blobName, COMMIT, ID, resetHub, startHub, stubHubEnvironment } from "./hub-server.js";
 import type { HubRepo, TestHub } from "./hub-server.js";
-
-const COMMIT = "0123456789abcdef0123456789abcdef01234567";
-const ID = "tester/tiny-model";
 
 let hub: TestHub;
 let repo: HubRepo;
@@ -19,8 +13,7 @@ let cacheDir: string;
 let options: ResolveOptions;
 
 beforeAll(async () => {
-  // None of the environment of whoever runs the tests may reach them.
-  for (const name of ["HF_TOKEN", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]) vi.stubEnv(name, "");
+  stubHubEnvironment();
   hub = await startHub();
 });
 
@@ -30,32 +23,13 @@ afterAll(async () => {
 });
 
 beforeEach(() => {
-  const weightMap = { a: "model-00001-of-00002.safetensors", b: "model-00002-of-00002.safetensors" };
-  repo = {
-    commit: COMMIT,
-    files: {
-      "config.json": Buffer.from('{"model_type":"llama"}'),
-      "tokenizer.json": Buffer.from("{}"),
-      "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: weightMap })),
-      "model-00001-of-00002.safetensors": Buffer.alloc(300_000, 1),
-      "model-00002-of-00002.safetensors": Buffer.alloc(200_000, 2),
-      "consolidated.safetensors": Buffer.alloc(500_000, 3),
-      "comp_embeddings.safetensors": Buffer.alloc(10, 4),
-      "pytorch_model.bin": Buffer.alloc(10),
-      "README.md": Buffer.from("# Tiny"),
-      "onnx/model.safetensors": Buffer.alloc(10),
-    },
-    lfs: ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "consolidated.safetensors"],
-  };
-  hub.repos = new Map([[ID, repo]]);
-  hub.tampered = new Map();
-  Object.assign(hub, { requests: [], contents: [], cutAfter: [], failWith: [], withoutRanges: false });
+  repo = resetHub(hub);
   cacheDir = mkdtempSync(join(tmpdir(), "precis-hub-"));
   options = { cacheDir, endpoint: hub.endpoint };
 });
 
 afterEach(() => {
-  vi.restoreAllMocks();
+  rmSync(cacheDir, { recursive: true, force: true });
 });
 
 /** Files whose content was asked for. */
@@ -233,190 +207,5 @@ describe("an interrupted download", () => {
     const dirs = await Promise.all([resolveModel(ID, options), resolveModel(ID, options)]);
     expect(dirs[0]).toBe(dirs[1]);
     expect(readFileSync(join(dirs[0], shard)).equals(repo.files[shard])).toBe(true);
-  });
-});
-
-describe("content that is not what the hub announced", () => {
-  it.each([
-    ["other bytes of the same length", "model-00001-of-00002.safetensors", Buffer.alloc(300_000, 9)],
-    ["more bytes", "model-00001-of-00002.safetensors", Buffer.alloc(300_001, 1)],
-    ["other bytes of a file outside LFS", "config.json", Buffer.from('{"model_type":"lLama"}')],
-  ])("(%s) is refused and thrown away", async (_name, file, content) => {
-    hub.tampered.set(file, content);
-    await expect(resolveModel(ID, options)).rejects.toMatchObject({
-      code: "FILE_INVALID",
-      message: expect.stringContaining(file),
-    });
-    const blobs = readdirSync(join(cacheDir, "models--tester--tiny-model", "blobs"));
-    expect(blobs.filter((name) => name.startsWith(blobName(repo, file)))).toEqual([]);
-    hub.tampered.clear();
-    expect(readFileSync(join(await resolveModel(ID, options), file)).equals(repo.files[file])).toBe(true);
-  });
-
-  it("(fewer bytes, every time) ends in an error", async () => {
-    hub.tampered.set("config.json", Buffer.from("{}"));
-    await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: "HUB_UNREACHABLE" });
-  });
-
-  it("(a damaged index) is FILE_INVALID", async () => {
-    repo.files["model.safetensors.index.json"] = Buffer.from("{");
-    await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: "FILE_INVALID" });
-  });
-});
-
-describe("without an answer from the hub", () => {
-  let closed: string;
-
-  beforeAll(async () => {
-    const gone = await startHub();
-    closed = gone.endpoint;
-    await gone.close();
-  });
-
-  it("says how to do without it", async () => {
-    await expect(resolveModel(ID, { ...options, endpoint: closed })).rejects.toMatchObject({
-      code: "HUB_UNREACHABLE",
-      message: expect.stringMatching(/ECONNREFUSED.*local model directory.*HF_HUB_CACHE/),
-    });
-  });
-
-  it("refuses an address that is no URL", async () => {
-    const refused = resolveModel(ID, { ...options, endpoint: "hub.example" });
-    await expect(refused).rejects.toMatchObject({
-      code: "OPTION_INVALID",
-      message: expect.stringContaining("HF_ENDPOINT"),
-    });
-  });
-
-  it("uses the snapshot that the branch pointed to", async () => {
-    const dir = await resolveModel(ID, options);
-    expect(await resolveModel(ID, { ...options, endpoint: closed })).toBe(dir);
-  });
-
-  it("offline, uses the cache and makes no request", async () => {
-    const dir = await resolveModel(ID, options);
-    hub.requests = [];
-    expect(await resolveModel(ID, { ...options, offline: true })).toBe(dir);
-    vi.stubEnv("HF_HUB_OFFLINE", "1");
-    expect(await resolveModel(ID, options)).toBe(dir);
-    vi.stubEnv("HF_HUB_OFFLINE", "");
-    expect(hub.requests).toEqual([]);
-  });
-
-  it("offline, refuses a model that is not cached, or only in part", async () => {
-    const wanted = { code: "HUB_UNREACHABLE", message: expect.stringContaining("HF_HUB_OFFLINE") };
-    await expect(resolveModel(ID, { ...options, offline: true })).rejects.toMatchObject(wanted);
-    const snapshot = join(cacheDir, "models--tester--tiny-model", "snapshots", COMMIT);
-    mkdirSync(snapshot, { recursive: true });
-    writeFileSync(join(snapshot, "config.json"), "{}");
-    await expect(resolveModel(`${ID}@${COMMIT}`, { ...options, offline: true })).rejects.toMatchObject(wanted);
-  });
-});
-
-describe("a refusal of the hub", () => {
-  it("names HF_TOKEN when access is denied", async () => {
-    repo.token = "right";
-    await expect(resolveModel(ID, { ...options, token: "wrong" })).rejects.toMatchObject({
-      code: "HUB_UNREACHABLE",
-      message: expect.stringMatching(/401.*HF_TOKEN/),
-    });
-    await expect(resolveModel(ID, { ...options, token: "right" })).resolves.toContain(COMMIT);
-  });
-
-  it("says that a repository or revision does not exist", async () => {
-    const wanted = { code: "FILE_NOT_FOUND", message: expect.stringMatching(/not found/) };
-    await expect(resolveModel("tester/no-model", options)).rejects.toMatchObject(wanted);
-    await expect(resolveModel(`${ID}@no-branch`, options)).rejects.toMatchObject(wanted);
-  });
-
-  it("says that a repository holds no model", async () => {
-    repo.files = { "README.md": Buffer.from("x") };
-    await expect(resolveModel(ID, options)).rejects.toMatchObject({ code: "FILE_NOT_FOUND" });
-  });
-
-  it("is not asked for when two revisions are named", async () => {
-    const both = resolveModel(`${ID}@main`, { ...options, revision: "dev" });
-    await expect(both).rejects.toMatchObject({ code: "OPTION_INVALID" });
-  });
-});
-
-describe("the list of cached models", () => {
-  it("names id, commit, refs, size and family", async () => {
-    const path = await resolveModel(ID, options);
-    const bytes = readdirSync(path).reduce((sum, name) => sum + repo.files[name].length, 0);
-    expect(await listCachedModels(cacheDir)).toEqual([
-      { id: ID, revision: COMMIT, refs: ["main"], path, bytes, modelType: "llama" },
-    ]);
-  });
-
-  it("is empty without a cache", async () => {
-    expect(await listCachedModels(join(cacheDir, "missing"))).toEqual([]);
-  });
-});
-
-describe("the commands", () => {
-  async function output(run: () => Promise<unknown>): Promise<string> {
-    let text = "";
-    vi.spyOn(process.stdout, "write").mockImplementation((chunk) => {
-      text += String(chunk);
-      return true;
-    });
-    await run();
-    vi.restoreAllMocks();
-    return text;
-  }
-
-  it("precis pull prints the directory, or JSON", async () => {
-    vi.stubEnv("HF_ENDPOINT", hub.endpoint);
-    const args = [ID, "--cache-dir", cacheDir];
-    const path = join(cacheDir, "models--tester--tiny-model", "snapshots", COMMIT);
-    expect(await output(() => pullCommand().parseAsync(args, { from: "user" }))).toBe(`${path}\n`);
-    const json = await output(() => pullCommand().parseAsync([...args, "--json"], { from: "user" }));
-    expect(JSON.parse(json)).toEqual({ model: ID, path });
-    vi.stubEnv("HF_ENDPOINT", "");
-  });
-
-  it("precis pull passes errors on", async () => {
-    await expect(pullCommand().parseAsync(["./nowhere"], { from: "user" })).rejects.toMatchObject({
-      code: "FILE_NOT_FOUND",
-    });
-  });
-
-  it("precis models lists embedded and cached models", async () => {
-    await resolveModel(ID, options);
-    const args = ["--cache-dir", cacheDir];
-    const table = await output(() => modelsCommand().parseAsync(args, { from: "user" }));
-    expect(table).toMatch(/^MODEL +FAMILY +SIZE +SOURCE +PATH\n/);
-    expect(table).toMatch(/precis-28m +llama +56\.2 MB +embedded/);
-    expect(table).toMatch(/tester\/tiny-model +llama +500 kB +cache/);
-    const json = await output(() => modelsCommand().parseAsync([...args, "--json"], { from: "user" }));
-    expect(JSON.parse(json)).toContainEqual(expect.objectContaining({ id: ID, source: "cache", revision: COMMIT }));
-  });
-
-  it("teach by an example in their help", () => {
-    for (const command of [pullCommand(), modelsCommand()]) {
-      let help = "";
-      command.configureOutput({ writeOut: (text) => (help += text) }).outputHelp();
-      expect(help).toContain(`$ precis ${command.name()}`);
-    }
-  });
-
-  it("align numbers to the right and leave no space at line ends", () => {
-    const rows = [
-      { name: "a", count: 5 },
-      { name: "long name", count: 120 },
-    ];
-    expect(formatTable(rows, ["count", { key: "name", heading: "model" }])).toBe(
-      "COUNT  MODEL\n    5  a\n  120  long name",
-    );
-    expect(formatTable([], ["name"])).toBe("");
-    expect([0, 999, 1000, 999_600, 54_876_000, 1.5e12].map(formatBytes)).toEqual([
-      "0 B",
-      "999 B",
-      "1.00 kB",
-      "1.00 MB",
-      "54.9 MB",
-      "1.50 TB",
-    ]);
   });
 });

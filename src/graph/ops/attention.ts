@@ -1,5 +1,10 @@
-/** @file Attention and rotary position embedding, as fused ops. */
+/** @file Attention and rotary position embedding. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
+import type { VjpRules } from "../vjp.js";
+import { add, scale as multiply } from "./elementwise.js";
+import { matmul } from "./linalg.js";
+import { concat, reshape, transpose } from "./movement.js";
+import { softmax } from "./reduction.js";
 import { expectRank, staticSize, sumDims } from "./shapes.js";
 
 /** Inputs and settings of {@link attention}. */
@@ -13,9 +18,9 @@ export interface AttentionSpec {
   /** [batch | 1, heads | 1, seq, past + seq], added to the scores before the softmax */
   attentionBias: Value;
   /** [batch, kvHeads, past, headDim] */
-  pastKeys: Value;
+  pastKeys?: Value;
   /** [batch, kvHeads, past, headDim] */
-  pastValues: Value;
+  pastValues?: Value;
   queryHeads: number;
   kvHeads: number;
   /** Factor on the scores, usually 1 / sqrt(headDim). */
@@ -29,31 +34,49 @@ export interface AttentionSpec {
  * @returns the output [batch, seq, queryHeads · headDim], and if asked the weights [batch, queryHeads, seq, past + seq]
  */
 export function attention(graph: GraphBuilder, spec: AttentionSpec): [output: Value, weights?: Value] {
-  const { queries, keys, values, attentionBias, pastKeys, pastValues, queryHeads, kvHeads, scale } = spec;
-  const opType = "Attention";
-  for (const value of [queries, keys, values]) expectRank(graph, opType, value, 3);
-  for (const value of [attentionBias, pastKeys, pastValues]) expectRank(graph, opType, value, 4);
-  const headDim = staticSize(graph, opType, queries, -1) / queryHeads;
-  if (queryHeads % kvHeads !== 0)
-    throw graph.shapeError(opType, `cannot share ${kvHeads} heads among ${queryHeads}`, [queries, keys]);
+  const headDim = checkHeads(graph, spec);
+  return graph.form === "fused" ? fusedAttention(graph, spec, headDim) : primitiveAttention(graph, spec, headDim);
+}
+
+const OP_TYPE = "Attention";
+
+/** Checks everything but the past. @returns headDim */
+function checkHeads(
+  graph: GraphBuilder,
+  { queries, keys, values, attentionBias, queryHeads, kvHeads }: AttentionSpec,
+): number {
+  for (const value of [queries, keys, values]) expectRank(graph, OP_TYPE, value, 3);
+  expectRank(graph, OP_TYPE, attentionBias, 4);
+  const headDim = staticSize(graph, OP_TYPE, queries, -1) / queryHeads;
+  if (queryHeads % kvHeads !== 0) {
+    throw graph.shapeError(OP_TYPE, `cannot share ${kvHeads} heads among ${queryHeads}`, [queries, keys]);
+  }
   for (const value of [keys, values]) {
-    if (staticSize(graph, opType, value, -1) !== kvHeads * headDim) {
-      throw graph.shapeError(opType, `needs ${kvHeads} heads of ${headDim}`, [value]);
+    if (staticSize(graph, OP_TYPE, value, -1) !== kvHeads * headDim) {
+      throw graph.shapeError(OP_TYPE, `needs ${kvHeads} heads of ${headDim}`, [value]);
     }
   }
+  return headDim;
+}
+
+function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: number): [output: Value, weights?: Value] {
+  const { queries, keys, values, attentionBias, pastKeys, pastValues, queryHeads, kvHeads, scale } = spec;
   for (const past of [pastKeys, pastValues]) {
+    if (past === undefined) continue;
+    expectRank(graph, OP_TYPE, past, 4);
     if (past.shape[1] !== kvHeads || past.shape[3] !== headDim) {
-      throw graph.shapeError(opType, `past needs ${kvHeads} heads of ${headDim}`, [past]);
+      throw graph.shapeError(OP_TYPE, `past needs ${kvHeads} heads of ${headDim}`, [past]);
     }
   }
-  const total = sumDims([pastKeys.shape[2] as Dim, keys.shape[1] as Dim]);
+  const seq = keys.shape[1] as Dim;
+  const total = pastKeys === undefined ? seq : sumDims([pastKeys.shape[2] as Dim, seq]);
   if (sumDims([attentionBias.shape[3] as Dim]) !== total) {
-    throw graph.shapeError(opType, `bias must cover ${total} keys`, [attentionBias]);
+    throw graph.shapeError(OP_TYPE, `bias must cover ${total} keys`, [attentionBias]);
   }
   const present = { dtype: keys.dtype, shape: [keys.shape[0] as Dim, kvHeads, total, headDim] };
   const weights = { dtype: keys.dtype, shape: [queries.shape[0] as Dim, queryHeads, queries.shape[1] as Dim, total] };
   const [output, , , attentionWeights] = graph.node({
-    opType,
+    opType: OP_TYPE,
     inputs: [queries, keys, values, attentionBias, pastKeys, pastValues],
     attributes: {
       q_num_heads: BigInt(queryHeads),
@@ -65,6 +88,36 @@ export function attention(graph: GraphBuilder, spec: AttentionSpec): [output: Va
     outputs: [queries, present, present, ...(spec.returnWeights === true ? [weights] : [])],
   });
   return [output as Value, attentionWeights];
+}
+
+/**
+ * The same from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
+ * per key head.
+ */
+function primitiveAttention(
+  graph: GraphBuilder,
+  spec: AttentionSpec,
+  headDim: number,
+): [output: Value, weights?: Value] {
+  const { queries, attentionBias, queryHeads, kvHeads } = spec;
+  const [batch, seq] = queries.shape as [Dim, Dim];
+  const group = queryHeads / kvHeads;
+  const stacked = typeof seq === "number" ? group * seq : `${group} * ${seq}`;
+  const heads = (x: Value, count: number): Value =>
+    transpose(graph, reshape(graph, x, [batch, x.shape[1] as Dim, count, headDim]), [0, 2, 1, 3]);
+  const withPast = (past: Value | undefined, rows: Value): Value =>
+    past === undefined ? rows : concat(graph, [past, rows], 2);
+  const keys = withPast(spec.pastKeys, heads(spec.keys, kvHeads));
+  const values = withPast(spec.pastValues, heads(spec.values, kvHeads));
+  const total = keys.shape[2] as Dim;
+  const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
+  const scores = matmul(graph, multiply(graph, grouped, spec.scale), transpose(graph, keys, [0, 1, 3, 2]));
+  const biased = add(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias);
+  const weights = softmax(graph, biased);
+  const mixed = matmul(graph, reshape(graph, weights, [batch, kvHeads, stacked, total]), values);
+  const perHead = transpose(graph, reshape(graph, mixed, [batch, queryHeads, seq, headDim]), [0, 2, 1, 3]);
+  const output = reshape(graph, perHead, [batch, seq, queryHeads * headDim]);
+  return spec.returnWeights === true ? [output, weights] : [output];
 }
 
 /**
@@ -87,3 +140,11 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
     outputs: [x],
   })[0] as Value;
 }
+
+/** Gradient of a rotation: the rotation back. */
+export const ATTENTION_VJPS: VjpRules = {
+  RotaryEmbedding: ({ graph, node, inputs, gradient }) => {
+    const [, cos, sin] = inputs as [Value, Value, Value];
+    return [rotary(graph, gradient, cos, multiply(graph, sin, -1), Number(node.attributes["num_heads"]))];
+  },
+};

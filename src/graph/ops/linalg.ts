@@ -1,5 +1,8 @@
 /** @file Matrix products. */
 import type { GraphBuilder, Value } from "../builder.js";
+import type { VjpRules } from "../vjp.js";
+import { reshape, transpose } from "./movement.js";
+import { unbroadcast } from "./reduction.js";
 import { broadcastShapes, expectRank, resolveAxis, staticSize } from "./shapes.js";
 
 /** a · b over the last two axes, leading axes broadcast: [..., m, k] · [..., k, n] → [..., m, n] */
@@ -24,6 +27,7 @@ export function linear(graph: GraphBuilder, x: Value, weight: Value): Value {
   expectRank(graph, "FusedMatMul", weight, 2);
   const inner = x.shape[resolveAxis(graph, "FusedMatMul", x, -1)];
   if (inner !== weight.shape[1]) throw graph.shapeError("FusedMatMul", "inner axes differ", [x, weight]);
+  if (graph.form === "primitive") return matmul(graph, x, transpose(graph, weight, [1, 0]));
   const shape = [...x.shape.slice(0, -1), weight.shape[0] as number | string];
   return graph.node({
     opType: "FusedMatMul",
@@ -62,3 +66,30 @@ export function quantizedLinear(graph: GraphBuilder, x: Value, weight: Quantized
     outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), weight.outFeatures] }],
   })[0] as Value;
 }
+
+/** `x` with its last two axes exchanged */
+function transposeMatrix(graph: GraphBuilder, x: Value): Value {
+  const rank = x.shape.length;
+  return transpose(graph, x, [...Array.from({ length: rank - 2 }, (_, axis) => axis), rank - 1, rank - 2]);
+}
+
+/** `x` as a matrix: leading axes folded into one */
+function asMatrix(graph: GraphBuilder, x: Value): Value {
+  if (x.shape.length === 2) return x;
+  const rows = x.shape.slice(0, -1).map((_, axis) => staticSize(graph, "MatMul", x, axis));
+  return reshape(graph, x, [rows.reduce((product, size) => product * size, 1), x.shape[x.shape.length - 1] as number]);
+}
+
+/** Gradients of matrix products. */
+export const LINALG_VJPS: VjpRules = {
+  MatMul: ({ graph, inputs, gradient, needs }) => {
+    const [a, b] = inputs as [Value, Value];
+    const byA = needs(0) ? unbroadcast(graph, matmul(graph, gradient, transposeMatrix(graph, b)), a) : undefined;
+    if (!needs(1)) return [byA, undefined];
+    // A matrix shared by all leading axes gets one product over all rows, instead of a sum of many small ones.
+    const shared = b.shape.length === 2;
+    const left = shared ? asMatrix(graph, a) : a;
+    const right = shared ? asMatrix(graph, gradient) : gradient;
+    return [byA, unbroadcast(graph, matmul(graph, transposeMatrix(graph, left), right), b)];
+  },
+};

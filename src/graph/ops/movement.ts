@@ -2,6 +2,8 @@
 import type { Dim, GraphBuilder, Value } from "../builder.js";
 import { formatShape } from "../builder.js";
 import { elementCount } from "../../tensor/dtype.js";
+import type { VjpRules } from "../vjp.js";
+import { unbroadcast } from "./reduction.js";
 import { resolveAxis, staticSize, sumDims } from "./shapes.js";
 
 /**
@@ -53,6 +55,36 @@ export function gatherRows(graph: GraphBuilder, table: Value, indices: Value): V
   })[0] as Value;
 }
 
+/**
+ * {@link gatherRows} of a matrix [rows, columns] that can be differentiated: each row may be picked once, and `inverse`
+ * tells, for every row of the table, where it was picked (the number of picks if it was not). So the gradient is a gather
+ * as well, which every device does fast, where a scatter is not.
+ */
+export function pickRows(graph: GraphBuilder, table: Value, indices: Value, inverse: Value): Value {
+  const [picks, columns] = [indices.shape[0] as Dim, table.shape[1] as Dim];
+  return graph.node({
+    opType: "Gather",
+    inputs: [table, indices],
+    attributes: { axis: 0n },
+    outputs: [{ dtype: table.dtype, shape: [picks, columns] }],
+    vjp: ({ gradient }) => [gatherRows(graph, concat(graph, [gradient, zeros(graph, [1, columns])], 0), inverse)],
+  })[0] as Value;
+}
+
+/** A run of elements along `axis` */
+export function slice(graph: GraphBuilder, x: Value, axis: number, start: number, length: number): Value {
+  const along = resolveAxis(graph, "Slice", x, axis);
+  const size = x.shape[along];
+  if (typeof size === "number" && start + length > size) {
+    throw graph.shapeError("Slice", `has no ${length} elements from ${start} on along axis ${axis}`, [x]);
+  }
+  return graph.node({
+    opType: "Slice",
+    inputs: [x, graph.integers([start]), graph.integers([start + length]), graph.integers([along])],
+    outputs: [{ dtype: x.dtype, shape: x.shape.map((dim, i) => (i === along ? length : dim)) }],
+  })[0] as Value;
+}
+
 /** The parts one after another along `axis` */
 export function concat(graph: GraphBuilder, parts: readonly Value[], axis: number): Value {
   const first = parts[0];
@@ -85,3 +117,47 @@ export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], a
     outputs: sizes.map((size) => ({ dtype: x.dtype, shape: x.shape.map((dim, i) => (i === along ? size : dim)) })),
   });
 }
+
+/** `x` repeated along axes of size 1 until it has `shape` */
+export function expand(graph: GraphBuilder, x: Value, shape: readonly Dim[]): Value {
+  if (shape.every((dim, axis) => dim === x.shape[axis]) && shape.length === x.shape.length) return x;
+  const sizes = shape.map((dim) => {
+    if (typeof dim === "number") return dim;
+    throw graph.shapeError("Expand", `needs a shape known at build time, not ${formatShape(shape)}`, [x]);
+  });
+  return graph.node({
+    opType: "Expand",
+    inputs: [x, graph.integers(sizes)],
+    outputs: [{ dtype: x.dtype, shape }],
+  })[0] as Value;
+}
+
+/** A tensor of zeros */
+function zeros(graph: GraphBuilder, shape: readonly Dim[]): Value {
+  return expand(graph, graph.floats([0], []), shape);
+}
+
+/** Gradients of movements. */
+export const MOVEMENT_VJPS: VjpRules = {
+  Reshape: ({ graph, inputs: [x], gradient }) => [reshape(graph, gradient, (x as Value).shape)],
+  Expand: ({ graph, inputs: [x], gradient }) => [unbroadcast(graph, gradient, x as Value)],
+  Transpose: ({ graph, node, gradient }) => {
+    const order = (node.attributes["perm"] as readonly bigint[]).map(Number);
+    return [
+      transpose(
+        graph,
+        gradient,
+        order.map((_, axis) => order.indexOf(axis)),
+      ),
+    ];
+  },
+  Concat: ({ graph, node, inputs, gradient }) => {
+    const axis = Number(node.attributes["axis"]);
+    const sizes = inputs.map((part) => staticSize(graph, "Concat", part as Value, axis));
+    return split(graph, gradient, sizes, axis);
+  },
+  Split: ({ graph, node, gradients }) => {
+    const pieces = node.outputValues.map((piece, i) => gradients[i] ?? zeros(graph, (piece as Value).shape));
+    return [concat(graph, pieces, Number(node.attributes["axis"]))];
+  },
+};

@@ -1,0 +1,75 @@
+/** @file Reductions over axes, and the softmax that is built on one. */
+import type { GraphBuilder, Value } from "../builder.js";
+import type { VjpRules } from "../vjp.js";
+import { mul, scale, sub } from "./elementwise.js";
+import { expand, reshape } from "./movement.js";
+import { resolveAxis, staticSize } from "./shapes.js";
+
+function reduce(graph: GraphBuilder, opType: string, x: Value, axes: readonly number[], keepDims: boolean): Value {
+  const resolved = axes.map((axis) => resolveAxis(graph, opType, x, axis));
+  const shape = x.shape.flatMap((dim, axis) => (!resolved.includes(axis) ? [dim] : keepDims ? [1] : []));
+  return graph.node({
+    opType,
+    inputs: [x, graph.integers(resolved)],
+    attributes: { keepdims: keepDims ? 1n : 0n },
+    outputs: [{ dtype: x.dtype, shape }],
+  })[0] as Value;
+}
+
+/** Sum over axes */
+export const reduceSum = (graph: GraphBuilder, x: Value, axes: readonly number[], keepDims: boolean): Value =>
+  reduce(graph, "ReduceSum", x, axes, keepDims);
+
+/** Mean over axes */
+export const reduceMean = (graph: GraphBuilder, x: Value, axes: readonly number[], keepDims: boolean): Value =>
+  reduce(graph, "ReduceMean", x, axes, keepDims);
+
+/** Maximum over axes; treated as a constant by differentiation, which is right where it only shifts a softmax */
+export const reduceMax = (graph: GraphBuilder, x: Value, axes: readonly number[], keepDims: boolean): Value =>
+  reduce(graph, "ReduceMax", x, axes, keepDims);
+
+/** exp(x) / Σ exp(x) over the last axis */
+export function softmax(graph: GraphBuilder, x: Value): Value {
+  return graph.node({ opType: "Softmax", inputs: [x], attributes: { axis: -1n }, outputs: [x] })[0] as Value;
+}
+
+/** Sums a gradient over the axes along which `target` was broadcast, giving `target`'s shape. */
+export function unbroadcast(graph: GraphBuilder, gradient: Value, target: Value): Value {
+  const extra = gradient.shape.length - target.shape.length;
+  const axes = gradient.shape.flatMap((dim, axis) =>
+    axis < extra || (target.shape[axis - extra] === 1 && dim !== 1) ? [axis] : [],
+  );
+  if (axes.length === 0) return gradient;
+  const summed = reduceSum(graph, gradient, axes, true);
+  return extra === 0 ? summed : reshape(graph, summed, target.shape);
+}
+
+/** A reduced gradient put back along the axes that were summed away. */
+function spread(graph: GraphBuilder, gradient: Value, x: Value, axes: readonly number[]): Value {
+  const kept = x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim));
+  return expand(graph, reshape(graph, gradient, kept), x.shape);
+}
+
+/** Axes that differ between an input and its reduction. */
+function reducedAxes(x: Value, output: Value): number[] {
+  const keepDims = x.shape.length === output.shape.length;
+  if (keepDims) return x.shape.flatMap((dim, axis) => (output.shape[axis] === 1 && dim !== 1 ? [axis] : []));
+  let next = 0;
+  return x.shape.flatMap((dim, axis) => (output.shape[next] === dim && ++next > 0 ? [] : [axis]));
+}
+
+/** Gradients of reductions. */
+export const REDUCTION_VJPS: VjpRules = {
+  ReduceSum: ({ graph, inputs: [x], gradient, output }) => [
+    spread(graph, gradient, x as Value, reducedAxes(x as Value, output)),
+  ],
+  ReduceMean: ({ graph, inputs: [x], gradient, output }) => {
+    const axes = reducedAxes(x as Value, output);
+    const count = axes.reduce((product, axis) => product * staticSize(graph, "ReduceMean", x as Value, axis), 1);
+    return [spread(graph, scale(graph, gradient, 1 / count), x as Value, axes)];
+  },
+  Softmax: ({ graph, gradient, output }) => {
+    const inner = reduceSum(graph, mul(graph, gradient, output), [-1], true);
+    return [mul(graph, output, sub(graph, gradient, inner))];
+  },
+};

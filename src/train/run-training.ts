@@ -1,0 +1,170 @@
+/** @file A training run: batches in, an adapter out; resumable at any moment, reporting as it goes. */
+import { join } from "node:path";
+import { PrecisError } from "../errors.js";
+import type { Episode } from "../data/episode.js";
+import type { DecoderConfig } from "../models/config.js";
+import { packedBatches, type BatchOptions, type PlannedBatch } from "./batches.js";
+import { RunDirectory, type Checkpoint, type MetricsLine } from "./run-directory.js";
+import { saveTrainedAdapter, type AdapterDescription } from "./save-adapter.js";
+import { learningRateAt, type ScheduleOptions } from "./schedule.js";
+import { Trainer, type TrainerParts, type TrainerState } from "./trainer.js";
+import { layoutParameters } from "./parameters.js";
+
+/** Everything that decides a run. */
+export interface TrainingRun {
+  /** Folder of state, metrics and the adapter. */
+  output: string;
+  trainer: Omit<TrainerParts, "state">;
+  initialParameters: () => Float32Array;
+  batches: BatchOptions;
+  schedule: ScheduleOptions;
+  /** Micro-batches of one optimiser step. */
+  accumulation: number;
+  /** Endless, and the same at every call. */
+  episodes: () => AsyncIterable<Episode>;
+  /** Held-out episodes; finite, and the same at every call. */
+  evalEpisodes?: () => AsyncIterable<Episode>;
+  /** Steps between evaluations, and between saves. */
+  evalEvery: number;
+  saveEvery: number;
+  adapter: Omit<AdapterDescription, "trainingSummary">;
+  /** What a resumed run must have been started with; goes into the adapter's card. */
+  options: Record<string, unknown>;
+  /** Stop after this many seconds, as if killed: the state is saved and the run can be resumed. */
+  timeLimit?: number;
+  signal?: AbortSignal;
+  onStep?: (line: MetricsLine) => void;
+}
+
+/** How a run ended. */
+export interface TrainingResult {
+  /** Whether all steps were taken. */
+  finished: boolean;
+  step: number;
+  metrics: MetricsLine[];
+  adapterDirectory: string;
+}
+
+function freshState(parameters: Float32Array): TrainerState {
+  return {
+    step: 0,
+    parameters,
+    firstMoment: new Float32Array(parameters.length),
+    secondMoment: new Float32Array(parameters.length),
+  };
+}
+
+async function nextBatch(batches: AsyncIterator<PlannedBatch>): Promise<PlannedBatch> {
+  const { value, done } = await batches.next();
+  if (done !== true) return value;
+  throw new PrecisError("INPUT_INVALID", "The training data ended.", { nextStep: "Give more data, or fewer steps." });
+}
+
+/** Evaluation batches, built once. */
+async function evaluationBatches({ evalEpisodes, batches }: TrainingRun): Promise<PlannedBatch[]> {
+  if (evalEpisodes === undefined) return [];
+  const planned: PlannedBatch[] = [];
+  for await (const batch of packedBatches(evalEpisodes(), batches)) planned.push(batch);
+  return planned;
+}
+
+async function evaluate(trainer: Trainer, batches: readonly PlannedBatch[]): Promise<number | undefined> {
+  let sum = 0;
+  let labels = 0;
+  for (const batch of batches) {
+    const result = await trainer.evaluate(batch.build());
+    sum += result.loss * result.labels;
+    labels += result.labels;
+  }
+  return labels === 0 ? undefined : sum / labels;
+}
+
+/** Saves the state, and the adapter as it is now. */
+async function save(
+  run: TrainingRun,
+  directory: RunDirectory,
+  trainer: Trainer,
+  progress: Omit<Checkpoint, "state" | "options">,
+  last: MetricsLine | undefined,
+): Promise<void> {
+  const state = await trainer.state();
+  await directory.save({ ...progress, state, options: run.options });
+  const { config, spec } = run.trainer;
+  await saveTrainedAdapter(adapterDirectory(run), config, spec, trainer.layout, state.parameters, {
+    ...run.adapter,
+    trainingSummary: {
+      ...run.options,
+      steps: state.step,
+      tokens: progress.tokens,
+      seconds: Math.round(progress.seconds),
+      loss: last?.loss,
+      evalLoss: last?.evalLoss,
+      device: trainer.device,
+    },
+  });
+}
+
+function adapterDirectory({ output }: TrainingRun): string {
+  return join(output, "adapter");
+}
+
+/** Number of trained values, for progress output. */
+export function countParameters(config: DecoderConfig, spec: TrainerParts["spec"]): number {
+  return layoutParameters(config, spec).size;
+}
+
+/**
+ * Runs, or goes on with, a training run until its last step, its time limit or an abort; the state is saved in each case.
+ * @throws OPTION_INVALID if the folder holds a run with other options; INPUT_INVALID if the data ends
+ */
+export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
+  const directory = new RunDirectory(run.output);
+  await directory.create();
+  const resumed = await directory.resume(run.options);
+  const state = resumed?.state ?? freshState(run.initialParameters());
+  const metrics = await directory.metricsUpTo(state.step);
+  await using trainer = await Trainer.create({ ...run.trainer, state });
+  const held = await evaluationBatches(run);
+  const progress = { batches: resumed?.batches ?? 0, tokens: resumed?.tokens ?? 0, seconds: resumed?.seconds ?? 0 };
+  const batches = packedBatches(run.episodes(), run.batches)[Symbol.asyncIterator]();
+  for (let skipped = 0; skipped < progress.batches; skipped++) await nextBatch(batches);
+  const startedAt = Date.now();
+  const before = { seconds: progress.seconds, tokens: progress.tokens };
+  const tokensPerBatch = run.batches.rows * run.batches.rowLength;
+  const stopped = (): boolean =>
+    run.signal?.aborted === true || (run.timeLimit !== undefined && (Date.now() - startedAt) / 1000 >= run.timeLimit);
+  while (trainer.step < run.schedule.steps && !stopped()) {
+    const step = trainer.step;
+    const learningRate = learningRateAt(step, run.schedule);
+    const micro = [];
+    for (let i = 0; i < run.accumulation; i++) micro.push((await nextBatch(batches)).build());
+    const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
+    progress.batches += run.accumulation;
+    progress.tokens += run.accumulation * tokensPerBatch;
+    const elapsed = (Date.now() - startedAt) / 1000;
+    progress.seconds = before.seconds + elapsed;
+    const line: MetricsLine = {
+      step: trainer.step,
+      loss,
+      gradientNorm,
+      learningRate,
+      tokens: progress.tokens,
+      labels,
+      seconds: progress.seconds,
+      tokensPerSecond: (progress.tokens - before.tokens) / elapsed,
+    };
+    const last = trainer.step === run.schedule.steps;
+    if (trainer.step % run.evalEvery === 0 || last) line.evalLoss = await evaluate(trainer, held);
+    metrics.push(line);
+    await directory.log(line);
+    run.onStep?.(line);
+    if (trainer.step % run.saveEvery === 0 && !last) await save(run, directory, trainer, progress, line);
+  }
+  await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
+  return {
+    finished: trainer.step >= run.schedule.steps,
+    step: trainer.step,
+    metrics,
+    adapterDirectory: adapterDirectory(run),
+  };
+}

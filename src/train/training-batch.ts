@@ -1,0 +1,136 @@
+/** @file A padded or packed batch as the inputs of a training graph. */
+import { DECODER_IO, layerTypesOf } from "../models/decoder.js";
+import type { DecoderConfig } from "../models/config.js";
+import { rotaryTable } from "../models/rotary.js";
+import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-session.js";
+import { PrecisError } from "../errors.js";
+import { MASKED_BIAS } from "./attention-mask.js";
+import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
+import { TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
+
+/** Labels of a batch: which rows predict, and what. */
+export interface BatchLabels {
+  /** Indices into [batch · seq] of the tokens whose logits are used; distinct. */
+  rows: number[];
+  /** The ids to be predicted there. */
+  ids: number[];
+}
+
+/** The labels of a batch, shifted: each is predicted by the token before it. */
+export function batchLabels({ batch, seq, labels }: PaddedBatch): BatchLabels {
+  const rows: number[] = [];
+  const ids: number[] = [];
+  for (let b = 0; b < batch; b++) {
+    for (let token = 1; token < seq; token++) {
+      const id = labels[b * seq + token] as number;
+      if (id === IGNORED_LABEL) continue;
+      rows.push(b * seq + token - 1);
+      ids.push(id);
+    }
+  }
+  return { rows, ids };
+}
+
+function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec): Feeds {
+  const tokens = spec.batch * spec.seq;
+  const count = labels.rows.length;
+  if (count > spec.labels) {
+    throw new PrecisError("INPUT_INVALID", `The batch has ${count} labels; the graph takes ${spec.labels}.`, {
+      value: count,
+    });
+  }
+  // Unused places still need rows of their own, since no row may be picked twice.
+  const taken = new Set(labels.rows);
+  const rows = [...labels.rows];
+  for (let row = 0; rows.length < spec.labels; row++) if (!taken.has(row)) rows.push(row);
+  const inverse = new Array<number>(tokens).fill(spec.labels);
+  rows.forEach((row, place) => (inverse[row] = place));
+  const ids = new Float32Array(spec.labels);
+  ids.set(labels.ids);
+  const weights = new Float32Array(spec.labels);
+  weights.fill(1 / Math.max(1, count), 0, count);
+  return {
+    [TRAINING_IO.labelRows]: integerTensor(rows),
+    [TRAINING_IO.labelInverse]: integerTensor(inverse),
+    [TRAINING_IO.labelIds]: floatTensor(ids, [spec.labels, 1]),
+    [TRAINING_IO.labelWeights]: floatTensor(weights, [spec.labels, 1]),
+  };
+}
+
+function tokenFeeds(config: DecoderConfig, batch: PaddedBatch, spec: TrainingGraphSpec): Feeds {
+  const { compTokens } = spec;
+  const { vocabSize } = config;
+  const shape = [batch.batch, batch.seq];
+  const ids = Array.from(batch.inputIds, (id) => (id < vocabSize ? id : 0));
+  if (compTokens === 0) return { [TRAINING_IO.inputIds]: integerTensor(ids, shape) };
+  const mask = Float32Array.from(batch.inputIds, (id) => (id < vocabSize ? 1 : 0));
+  const selection = new Float32Array(batch.inputIds.length * compTokens);
+  batch.inputIds.forEach((id, token) => {
+    // SUM tokens come after the COMP ids and need no embedding: their keys and values are replaced.
+    const k = id - vocabSize;
+    if (k >= 0 && k < compTokens) selection[token * compTokens + k] = 1;
+  });
+  return {
+    [TRAINING_IO.inputIds]: integerTensor(ids, shape),
+    [TRAINING_IO.textMask]: floatTensor(mask, [...shape, 1]),
+    [TRAINING_IO.compSelection]: floatTensor(selection, [...shape, compTokens]),
+  };
+}
+
+/** The averaging matrix with ones on the diagonal of every token that keeps its own keys and values. */
+function averagingMatrix({ averaging, sumMask, batch, seq }: PaddedBatch): Float32Array {
+  const matrix = Float32Array.from(averaging ?? new Float32Array(batch * seq * seq));
+  for (let token = 0; token < batch * seq; token++) {
+    if (sumMask[token] === 0) matrix[token * seq + (token % seq)] = 1;
+  }
+  return matrix;
+}
+
+/** Windows of sliding layers, in the mask of such layers: memory and sinks aside, a token sees only near positions. */
+function windowedBias(batch: PaddedBatch, window: number, vocabSize: number): Float32Array {
+  const { seq, positionIds, inputIds, attentionBias, attend } = batch;
+  const bias = Float32Array.from(attentionBias);
+  for (let b = 0; b < batch.batch; b++) {
+    for (let row = 0; row < seq; row++) {
+      for (let column = 0; column < row; column++) {
+        const at = (b * seq + row) * seq + column;
+        const isText = (inputIds[b * seq + column] as number) < vocabSize;
+        const distance = (positionIds[b * seq + row] as number) - (positionIds[b * seq + column] as number);
+        if (attend[at] === 1 && isText && distance >= window) bias[at] = MASKED_BIAS;
+      }
+    }
+  }
+  return bias;
+}
+
+/**
+ * Inputs of one forward and backward pass.
+ * @param labels defaults to those of the batch
+ * @throws INPUT_INVALID if there are more labels than the graph takes
+ */
+export function trainingFeeds(
+  config: DecoderConfig,
+  batch: PaddedBatch,
+  spec: TrainingGraphSpec,
+  labels: BatchLabels = batchLabels(batch),
+): Feeds {
+  const feeds: Feeds = { ...tokenFeeds(config, batch, spec), ...labelFeeds(labels, spec) };
+  const rows = [batch.batch, batch.seq];
+  for (const type of layerTypesOf(config)) {
+    const rotary = config.rotary[type];
+    const table = rotaryTable(rotary, batch.positionIds);
+    const dims = [...rows, rotary.inverseFrequencies.length];
+    feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
+    feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
+    const bias =
+      type === "sliding" && config.slidingWindow !== undefined
+        ? windowedBias(batch, config.slidingWindow, config.vocabSize)
+        : batch.attentionBias;
+    feeds[DECODER_IO.attentionBias(type)] = floatTensor(bias, [batch.batch, 1, batch.seq, batch.seq]);
+  }
+  const everywhere = spec.compTokens === 0;
+  const gate = everywhere ? new Float32Array(batch.gate.length).fill(1) : batch.gate;
+  feeds[DECODER_IO.gate] = floatTensor(gate, [...rows, 1]);
+  if (spec.averaging) feeds[DECODER_IO.averaging] = floatTensor(averagingMatrix(batch), [...rows, batch.seq]);
+  return feeds;
+}

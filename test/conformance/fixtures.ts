@@ -1,0 +1,90 @@
+/** @file The tiny random model, adapters and methods that conformance tests run on. */
+
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import {
+  loadModel,
+  type CreateMemoryOptions,
+  type LanguageModel,
+  type LoadOptions,
+  type Memory,
+} from "#precis/index.js";
+import {
+  writeRandomAdapter,
+  writeRandomModel,
+  type RandomModel,
+  type RandomModelOptions,
+  type ReferenceAdapter,
+} from "../reference/random-model.js";
+
+/** A random model on disk with one adapter, and the same model loaded. */
+export interface Fixture extends AsyncDisposable {
+  model: LanguageModel;
+  files: RandomModel;
+  adapter: ReferenceAdapter;
+  /** An empty folder for further files; removed with the fixture. */
+  scratch: string;
+  /** A memory of the model; the adapter is passed to methods that need one. */
+  memory(options?: CreateMemoryOptions): Promise<Memory>;
+}
+
+/** Sizes that keep a pass well under a millisecond. */
+const SIZES: RandomModelOptions = { hiddenSize: 32, layers: 2, queryHeads: 4, kvHeads: 2, seed: 11 };
+
+/** Writes and loads a random model. `config` replaces fields of its config.json. */
+export async function createFixture(
+  options: RandomModelOptions = {},
+  load: LoadOptions & { config?: Record<string, unknown> } = {},
+): Promise<Fixture> {
+  const scratch = mkdtempSync(join(tmpdir(), "precis-fixture-"));
+  const files = writeRandomModel(join(scratch, "model"), { ...SIZES, ...options });
+  Object.assign(files.config, load.config);
+  writeFileSync(join(files.directory, "config.json"), JSON.stringify(files.config));
+  const adapter = writeRandomAdapter(join(scratch, "adapter"), files.options);
+  const model = await loadModel(files.directory, { device: "cpu", threads: 1, ...load });
+  return {
+    model,
+    files,
+    adapter,
+    scratch,
+    memory: (memoryOptions = {}) =>
+      model.createMemory({
+        ...memoryOptions,
+        ...(NEEDS_ADAPTER.test(memoryOptions.method ?? "") ? { adapter: adapter.directory } : {}),
+      }),
+    async [Symbol.asyncDispose]() {
+      await model.dispose();
+      rmSync(scratch, { recursive: true });
+    },
+  };
+}
+
+const NEEDS_ADAPTER = /ccm|gist/;
+
+/** Every method as it is tried; options are small enough for a few dozen tokens to matter. */
+export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; label: string; slots?: number })[] = [
+  { label: "full", method: "full" },
+  { label: "none", method: "none", slots: 0 },
+  { label: "sliding-window", method: "sliding-window", options: { window: 8 }, slots: 8 },
+  { label: "streaming", method: "streaming", options: { window: 12, sink: 2, evict: 4 }, slots: 12 },
+  { label: "ccm-concat", method: "ccm-concat" },
+  { label: "ccm-concat, each step alone", method: "ccm-concat", options: { recursive: false } },
+  { label: "ccm-merge", method: "ccm-merge", slots: 2 },
+  { label: "ccm-merge, sink", method: "ccm-merge", options: { sink: 1 }, slots: 3 },
+  { label: "ccm-merge, moving average", method: "ccm-merge", options: { average: "ema", decay: 0.3 }, slots: 2 },
+  { label: "gist", method: "gist", slots: 2 },
+  { label: "streaming-ccm", method: "streaming-ccm", options: { window: 14, compress: 5, memory: 4 }, slots: 14 },
+  {
+    label: "streaming-ccm, merge",
+    method: "streaming-ccm",
+    options: { window: 14, compress: 5, memory: 4, update: "merge" },
+    slots: 14,
+  },
+];
+
+/** Deterministic token ids of text: never a special token. */
+export function textIds(count: number, seed = 0): number[] {
+  return Array.from({ length: count }, (_, i) => 10 + (((i + 1) * 37 + seed * 101 + ((i * i) % 17)) % 250));
+}
