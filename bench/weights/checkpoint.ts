@@ -1,7 +1,8 @@
 /** @file Writes the benchmark model as a Hugging Face checkpoint folder. */
-import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { randomHalfs } from "./random.js";
+import { writeSafetensors } from "./safetensors.js";
 import { listTensors, type DecoderShape } from "./shape.js";
 import { END_OF_TEXT, listTokens, SPECIAL_TOKENS } from "./vocabulary.js";
 
@@ -75,28 +76,6 @@ const tokenizerConfig = {
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
 };
 
-function writeSafetensors(path: string, shape: DecoderShape): void {
-  const tensors = listTensors(shape);
-  let end = 0;
-  const entries = tensors.map(({ name, shape: dims }) => {
-    const start = end;
-    end += 2 * dims.reduce((product, size) => product * size, 1);
-    return [name, { dtype: "F16", shape: dims, data_offsets: [start, end] }];
-  });
-  const json = JSON.stringify({ __metadata__: { format: "pt" }, ...Object.fromEntries(entries) });
-  const header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(header.byteLength));
-  const file = openSync(path, "w");
-  try {
-    writeSync(file, length);
-    writeSync(file, header);
-    for (const tensor of tensors) writeSync(file, randomHalfs(tensor));
-  } finally {
-    closeSync(file);
-  }
-}
-
 /** Writes config, tokenizer and half-float weights into `folder`. */
 export function writeCheckpoint(folder: string, shape: DecoderShape): void {
   mkdirSync(folder, { recursive: true });
@@ -105,5 +84,13 @@ export function writeCheckpoint(folder: string, shape: DecoderShape): void {
   json("generation_config.json", { bos_token_id: END_OF_TEXT, eos_token_id: END_OF_TEXT });
   json("tokenizer.json", tokenizer(shape));
   json("tokenizer_config.json", tokenizerConfig);
-  writeSafetensors(join(folder, "model.safetensors"), shape);
+  writeSafetensors(
+    join(folder, "model.safetensors"),
+    listTensors(shape).map((spec) => ({
+      name: spec.name,
+      dtype: "F16",
+      shape: spec.shape,
+      bytes: () => randomHalfs(spec),
+    })),
+  );
 }

@@ -1,12 +1,12 @@
 /** @file Writes the benchmark model as a GGUF file of llama.cpp's "llama" architecture. */
 import { quantizeQ4, quantizeQ8 } from "./quantize.js";
-import { randomFloats } from "./random.js";
+import { randomFloats, randomHalfs } from "./random.js";
 import { listTensors, type DecoderShape, type TensorSpec } from "./shape.js";
 import { END_OF_TEXT, listTokens, SPECIAL_TOKENS } from "./vocabulary.js";
-import { writeGguf, type GgufTensor, type GgufValue } from "./gguf.js";
+import { writeGguf, type GgufTensor, type GgufTensorType, type GgufValue } from "./gguf.js";
 
 /** Weight formats offered for the matrices; norms stay float32. */
-export type GgufQuantization = "q4_0" | "q8_0" | "f16";
+export type GgufQuantization = Exclude<GgufTensorType, "f32">;
 
 const FILE_TYPE: Readonly<Record<GgufQuantization, number>> = { f16: 1, q4_0: 2, q8_0: 7 };
 
@@ -50,10 +50,14 @@ function metadata(shape: DecoderShape, quantization: GgufQuantization): Record<s
  * Query and key rows in llama.cpp's order. It rotates neighbours (x_2i, x_2i+1), Hugging Face the halves (x_i, x_i+d/2);
  * interleaving the rows of the two halves makes both compute the same.
  */
-export function interleaveRotaryRows(values: Float32Array, rows: number, heads: number): Float32Array {
+export function interleaveRotaryRows<Values extends Float32Array | Uint16Array>(
+  values: Values,
+  rows: number,
+  heads: number,
+): Values {
   const columns = values.length / rows;
   const headDim = rows / heads;
-  const result = new Float32Array(values.length);
+  const result = values.slice() as Values;
   for (let row = 0; row < rows; row++) {
     const within = row % headDim;
     const source = row - within + Math.floor(within / 2) + (within % 2) * (headDim / 2);
@@ -63,16 +67,17 @@ export function interleaveRotaryRows(values: Float32Array, rows: number, heads: 
 }
 
 function ggufTensor(spec: TensorSpec, quantization: GgufQuantization): GgufTensor {
-  const type = spec.shape.length === 1 ? "f32" : quantization;
-  const encode = (): Uint8Array => {
-    const values = randomFloats(spec);
-    const ordered = spec.rotaryHeads === 0 ? values : interleaveRotaryRows(values, spec.shape[0] as number, spec.rotaryHeads);
-    if (type === "q4_0") return quantizeQ4(ordered);
-    if (type === "q8_0") return quantizeQ8(ordered);
-    if (type === "f16") throw new Error("Half-float matrices come from the checkpoint.");
-    return new Uint8Array(ordered.buffer);
+  const { ggufName: name, shape, rotaryHeads } = spec;
+  const type = shape.length === 1 ? "f32" : quantization;
+  const ordered = <Values extends Float32Array | Uint16Array>(values: Values): Values =>
+    rotaryHeads === 0 ? values : interleaveRotaryRows(values, shape[0] as number, rotaryHeads);
+  const encode: Readonly<Record<GgufTensorType, () => Uint8Array>> = {
+    f32: () => new Uint8Array(randomFloats(spec).buffer),
+    f16: () => new Uint8Array(ordered(randomHalfs(spec)).buffer),
+    q4_0: () => quantizeQ4(ordered(randomFloats(spec))),
+    q8_0: () => quantizeQ8(ordered(randomFloats(spec))),
   };
-  return { name: spec.ggufName, shape: spec.shape, type, bytes: encode };
+  return { name, shape, type, bytes: encode[type] };
 }
 
 /** Writes the model to `path`, its matrices in the given block format. */

@@ -1,5 +1,10 @@
 /** @file Deterministic random weights: the same bits on every machine, tensor by tensor, in any order. */
-import type { TensorSpec } from "./shape.js";
+
+/** What decides a tensor's values. */
+export interface NamedShape {
+  name: string;
+  shape: readonly number[];
+}
 
 /** Standard deviation of the weights, as most llama-style models are initialised. */
 const DEVIATION = 0.02;
@@ -46,25 +51,36 @@ const samples: Uint16Array = Uint16Array.from({ length: 65536 }, (_, index) => {
 });
 const sampleValues: Float32Array = Float32Array.from(samples, halfValue);
 
-function fill<Target extends Uint16Array | Float32Array>(spec: TensorSpec, target: Target, table: Target, one: number) {
-  if (spec.shape.length === 1) return target.fill(one);
-  const next = xorshift(seedOf(spec.name));
+function fill(
+  { name, shape }: NamedShape,
+  target: Uint16Array | Float32Array,
+  table: typeof target,
+  one: number,
+): void {
+  if (shape.length === 1) {
+    target.fill(one);
+    return;
+  }
+  const next = xorshift(seedOf(name));
   for (let i = 0; i + 1 < target.length; i += 2) {
     const word = next();
     target[i] = table[word & 0xffff] as number;
     target[i + 1] = table[word >>> 16] as number;
   }
-  return target;
 }
 
-const elements = (spec: TensorSpec): number => spec.shape.reduce((product, size) => product * size, 1);
+const elements = ({ shape }: NamedShape): number => shape.reduce((product, size) => product * size, 1);
 
 /** The tensor as half floats: normally distributed matrices, norms of one. */
-export function randomHalfs(spec: TensorSpec): Uint16Array {
-  return fill(spec, new Uint16Array(elements(spec)), samples, halfBits(1));
+export function randomHalfs(spec: NamedShape): Uint16Array {
+  const values = new Uint16Array(elements(spec));
+  fill(spec, values, samples, halfBits(1));
+  return values;
 }
 
 /** The same values as {@link randomHalfs} gives, in float32. */
-export function randomFloats(spec: TensorSpec): Float32Array {
-  return fill(spec, new Float32Array(elements(spec)), sampleValues, 1);
+export function randomFloats(spec: NamedShape): Float32Array {
+  const values = new Float32Array(elements(spec));
+  fill(spec, values, sampleValues, 1);
+  return values;
 }

@@ -3,12 +3,12 @@ import { join } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { PrecisError } from "../errors.js";
 import { resolveOptions } from "../memory/method.js";
-import { findMethod } from "../memory/registry.js";
+import { findMethod, MEMORY_METHODS } from "../memory/registry.js";
 import { DEVICES, type Device } from "../runtime/device.js";
 import { loadModel, type LanguageModel } from "../runtime/model.js";
 import type { CreateMemoryOptions, LoadProgress, WeightDType } from "../runtime/protocol.js";
 import { isRecord, readJsonObject } from "../weights/files.js";
-import { isDirectory, namesIn } from "../weights/hub-cache.js";
+import { namesIn } from "../weights/hub-cache.js";
 import { resolveModel } from "../weights/hub.js";
 import { ProgressLine } from "./progress-line.js";
 import { formatBytes } from "./table.js";
@@ -80,14 +80,26 @@ function addSetting(text: string, previous: Record<string, string> = {}): Record
   return { ...previous, [setting[0]]: setting[1] };
 }
 
+/** A compression adapter, and the method that it was trained for. */
+export interface InstalledAdapter {
+  directory: string;
+  method: string;
+}
+
+/** The method that the adapter in `directory` was trained for; undefined if it names none of ours. */
+export async function adapterMethod(directory: string): Promise<string | undefined> {
+  const config = await readJsonObject(join(directory, "adapter_config.json"), "").catch(() => undefined);
+  const method = isRecord(config?.precis) ? config.precis.method : undefined;
+  return MEMORY_METHODS.find(({ name }) => name === method)?.name;
+}
+
 /** The adapters that a model brings along, in `adapters/NAME` of its directory, by name. */
-export async function installedAdapters(modelDirectory: string): Promise<{ directory: string; method: unknown }[]> {
-  const found: { directory: string; method: unknown }[] = [];
+export async function installedAdapters(modelDirectory: string): Promise<InstalledAdapter[]> {
+  const found: InstalledAdapter[] = [];
   for (const name of await namesIn(join(modelDirectory, "adapters"))) {
     const directory = join(modelDirectory, "adapters", name);
-    if (!(await isDirectory(directory))) continue;
-    const config = await readJsonObject(join(directory, "adapter_config.json"), "").catch(() => undefined);
-    if (isRecord(config?.precis)) found.push({ directory, method: config.precis.method });
+    const method = await adapterMethod(directory);
+    if (method !== undefined) found.push({ directory, method });
   }
   return found;
 }

@@ -11,7 +11,7 @@ export class ProgressLine {
     this.#nextAt = now + 100;
     this.#shown = true;
     // A line longer than the terminal would wrap, and drawing over it would leave its first half behind.
-    process.stderr.write(`\r\u001B[2K${text.slice(0, (process.stderr.columns ?? 80) - 1)}`);
+    process.stderr.write(`\r\u001B[2K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
   }
 
   /** Removes the line, so that what is printed next starts on a clean one. */

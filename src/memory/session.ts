@@ -131,6 +131,8 @@ export class MemorySession {
       if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
       start += length;
     }
+    // Whoever cancelled during the last run expects nothing to have happened.
+    options.check?.();
   }
 
   /** The next tokens as an input to a forward pass; {@link MemorySession.commit} takes its result. */

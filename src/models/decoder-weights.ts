@@ -6,6 +6,7 @@ import { add, cast } from "../graph/ops/elementwise.js";
 import { linear, quantizedLinear } from "../graph/ops/linalg.js";
 import type { TensorEntry } from "../weights/safetensors.js";
 import type { DecoderConfig } from "./config.js";
+import { projectionSize } from "./projections.js";
 
 /** A tensor placed for ONNX Runtime: a file inside the weights folder that the session is given. */
 export type TensorLookup = ReadonlyMap<string, TensorEntry>;
@@ -130,4 +131,33 @@ export function quantizationPlan(config: DecoderConfig): DecoderTensorPlan {
   const head = config.tiedHead ? "model.embed_tokens.weight" : "lm_head.weight";
   linears.push({ name: "lm_head.weight", parts: [head] });
   return { linears, kept };
+}
+
+/** The shape that the configuration gives to a tensor of the plan. */
+function expectedShape(config: DecoderConfig, name: string): number[] {
+  const { vocabSize, hiddenSize, headDim } = config;
+  if (/^(lm_head|model\.embed_tokens)\./.test(name)) return [vocabSize, hiddenSize];
+  if (/\.[qk]_norm\./.test(name)) return [headDim];
+  const projection = /^model\.layers\.\d+\.(.+_proj)\.(weight|bias)$/.exec(name);
+  if (projection === null) return [hiddenSize];
+  const [inFeatures, outFeatures] = projectionSize(config, projection[1] as string);
+  return projection[2] === "weight" ? [outFeatures, inFeatures] : [outFeatures];
+}
+
+/**
+ * Checks that every tensor a decoder reads is there in the shape that the configuration says.
+ * @throws WEIGHTS_INVALID
+ */
+export function checkTensorShapes(config: DecoderConfig, tensors: TensorLookup): void {
+  const { linears, kept } = quantizationPlan(config);
+  for (const name of [...linears.flatMap(({ parts }) => parts), ...kept, "model.embed_tokens.weight"]) {
+    const { shape } = find(tensors, name);
+    const expected = expectedShape(config, name);
+    if (shape.join() === expected.join()) continue;
+    throw new PrecisError(
+      "WEIGHTS_INVALID",
+      `The tensor "${name}" has the shape [${shape.join(", ")}], but config.json asks for [${expected.join(", ")}].`,
+      { value: name, nextStep: "Check that config.json belongs to these weights." },
+    );
+  }
 }

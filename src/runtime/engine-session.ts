@@ -3,6 +3,7 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
 import { PrecisError } from "../errors.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import { deviceCandidates, type Device } from "./device.js";
+import { throughGate } from "./engine-gate.js";
 
 /** How to start a session. */
 export interface EngineOptions {
@@ -32,7 +33,7 @@ function engineError(error: unknown, what: string): PrecisError {
 }
 
 async function start(graph: Uint8Array, device: Device, options: EngineOptions): Promise<InferenceSession> {
-  return InferenceSession.create(graph, {
+  const settings: InferenceSession.SessionOptions = {
     executionProviders: device === "cpu" ? ["cpu"] : [device, "cpu"],
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
@@ -47,7 +48,8 @@ async function start(graph: Uint8Array, device: Device, options: EngineOptions):
       : {}),
     // The graph travels as bytes, so its external weights need a folder to be found in.
     extra: { session: { model_external_initializers_file_folder_path: options.weightsFolder } },
-  });
+  };
+  return throughGate(() => InferenceSession.create(graph, settings));
 }
 
 /** A loaded graph. Whoever creates it disposes it. */
@@ -88,7 +90,7 @@ export class EngineSession implements AsyncDisposable {
 
   /** Runs the graph once. Blocks the calling thread, so call it in a worker. */
   async run(feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {
-    const run = this.#session.run(feeds, outputs);
+    const run = throughGate(() => this.#session.run(feeds, outputs));
     this.#runs.add(run);
     try {
       return (await run) as Feeds;
@@ -102,7 +104,7 @@ export class EngineSession implements AsyncDisposable {
   /** Frees the session once its runs have ended. */
   async dispose(): Promise<void> {
     await Promise.allSettled(this.#runs);
-    await this.#session.release();
+    await throughGate(() => this.#session.release());
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -62,7 +62,9 @@ export class Engine {
       const model = this.#loaded();
       const loaded = adapter === undefined ? undefined : await model.adapter(adapter);
       const chosen = findMethod(method ?? loaded?.adapter.method ?? "full");
-      const session = new MemorySession(model.runner, chosen, resolveOptions(chosen, options), loaded?.adapter);
+      const trained = loaded?.adapter.method === chosen.name ? loaded.adapter.methodOptions : {};
+      const resolved = resolveOptions(chosen, { ...trained, ...options });
+      const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter);
       return this.#register(new MemoryEntry(session, new Conversation(model), loaded?.info));
     },
     append: ({ memory, input }, context) => this.#locked(memory, (entry) => this.#append(entry, input, context)),

@@ -2,6 +2,7 @@
 import type { Tensor } from "onnxruntime-node";
 import type { LoraTarget } from "../models/decoder.js";
 import type { Adapter } from "../weights/adapter.js";
+import { isRecord } from "../weights/files.js";
 import { floatTensor } from "./engine-session.js";
 
 /** Tensors of one low-rank update: `a` [rank, in], `b` [out, rank], the scale already in `b`. */
@@ -20,6 +21,8 @@ export class LoadedAdapter {
   readonly compTokens: number;
   /** The memory method it was trained for, if it says so. */
   readonly method: string | undefined;
+  /** Options that it was trained with; defaults of that method. */
+  readonly methodOptions: Readonly<Record<string, unknown>>;
   /** [compTokens, hidden] */
   readonly compEmbeddings: Float32Array | undefined;
   readonly targets: readonly LoraTarget[];
@@ -32,6 +35,8 @@ export class LoadedAdapter {
     this.compEmbeddings = adapter.compEmbeddings?.data;
     this.compTokens = adapter.compEmbeddings?.count ?? 0;
     this.method = adapter.config.precis?.method;
+    const options = adapter.config.precis?.["options"];
+    this.methodOptions = isRecord(options) ? options : {};
     const targets = new Set<LoraTarget>();
     for (const [path, pair] of adapter.lora) {
       const target = path.split(".").slice(2).join(".") as LoraTarget;

@@ -4,7 +4,13 @@ import { slotBytes } from "../cache/kv-store.js";
 import { PrecisError } from "../errors.js";
 import type { ModelIdentity } from "../memory/snapshot.js";
 import type { DecoderConfig } from "../models/config.js";
-import { quantizationPlan, quantizedWeights, storedWeights, type DecoderWeights } from "../models/decoder-weights.js";
+import {
+  checkTensorShapes,
+  quantizationPlan,
+  quantizedWeights,
+  storedWeights,
+  type DecoderWeights,
+} from "../models/decoder-weights.js";
 import { readDecoderConfig } from "../models/registry.js";
 import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
@@ -66,15 +72,6 @@ async function placeWeights(
   return { folder, weights: () => storedWeights(config, tensors) };
 }
 
-function embeddingEntry(checkpoint: Checkpoint): TensorEntry {
-  const entry = checkpoint.tensors.get(EMBEDDINGS);
-  if (entry !== undefined) return entry;
-  throw new PrecisError("WEIGHTS_INVALID", `The checkpoint has no tensor "${EMBEDDINGS}".`, {
-    value: EMBEDDINGS,
-    nextStep: "Only decoder checkpoints in the Hugging Face layout can be loaded.",
-  });
-}
-
 function rotaryDigest(config: DecoderConfig): string {
   const hash = createHash("sha256");
   for (const { inverseFrequencies, attentionFactor } of Object.values(config.rotary)) {
@@ -112,6 +109,7 @@ export class LoadedModel implements AsyncDisposable {
   static async load(directory: string, options: EngineLoadOptions, hooks: LoadHooks): Promise<LoadedModel> {
     const checkpoint = await openCheckpoint(directory);
     const config = readDecoderConfig(checkpoint.config);
+    checkTensorShapes(config, checkpoint.tensors);
     const fingerprint = await fingerprintCheckpoint(checkpoint);
     const tokenizer = await Tokenizer.load(directory).catch((error: unknown) => {
       // A model without a tokenizer can still be fed token ids.
@@ -124,7 +122,7 @@ export class LoadedModel implements AsyncDisposable {
     const runner = new DecoderRunner({
       config,
       weights: placed.weights,
-      embeddings: new EmbeddingTable(embeddingEntry(checkpoint), config.embeddingScale),
+      embeddings: new EmbeddingTable(checkpoint.tensors.get(EMBEDDINGS) as TensorEntry, config.embeddingScale),
       engine: {
         weightsFolder: placed.folder,
         device: options.device,

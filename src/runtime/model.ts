@@ -65,8 +65,7 @@ export class LanguageModel implements AsyncDisposable {
 
   /** Frees the model and all its memories. */
   async dispose(): Promise<void> {
-    await this.#client.call("dispose", undefined).catch(() => undefined);
-    await this.#client.terminate();
+    await this.#client.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

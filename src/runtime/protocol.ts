@@ -57,7 +57,7 @@ export interface AdapterInfo {
 export interface CreateMemoryOptions {
   /** Name of a memory method; default: the adapter's own, else `full`. */
   method?: string;
-  /** Options of the method; see `precis methods`. */
+  /** Options of the method, see `precis methods`; default: those that the adapter was trained with, if it was for it. */
   options?: Readonly<Record<string, unknown>>;
   /** Folder of an adapter; loaded once per model. */
   adapter?: string;

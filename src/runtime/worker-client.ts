@@ -1,6 +1,7 @@
 /** @file The main thread's side of the worker: calls, events, cancellation, and a process that may exit when idle. */
 import { Worker } from "node:worker_threads";
 import { PrecisError } from "../errors.js";
+import { createGate, removeGate } from "./engine-gate.js";
 import type { EngineOperations, FromWorker, Operation, ToWorker } from "./protocol.js";
 
 /** An event of a call in progress. */
@@ -29,23 +30,31 @@ function aborted(signal: AbortSignal): PrecisError {
   return new PrecisError("ABORTED", "The work was cancelled.", { cause: signal.reason });
 }
 
+function disposed(): PrecisError {
+  return new PrecisError("DISPOSED", "The model was disposed.", { nextStep: "Load it again." });
+}
+
 /** One worker thread with one engine. */
 export class WorkerClient {
   readonly #worker: Worker;
+  readonly #gate = createGate();
   readonly #calls = new Map<number, PendingCall>();
   #nextId = 1;
   #ended: PrecisError | undefined;
 
   constructor() {
-    this.#worker = new Worker(new URL("./worker.js", import.meta.url));
+    // What `node -e` is told about its text does not hold for the worker's file.
+    const execArgv = process.execArgv.filter((argument) => !argument.startsWith("--input-type"));
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { execArgv, workerData: { gate: this.#gate } });
     this.#worker.unref();
     this.#worker.on("message", (message: FromWorker) => this.#receive(message));
     this.#worker.on("error", (error) =>
       this.#end(PrecisError.from(error, "ENGINE_FAILED", "The engine's thread failed")),
     );
-    this.#worker.on("exit", () =>
-      this.#end(new PrecisError("DISPOSED", "The model was disposed.", { nextStep: "Load it again." })),
-    );
+    this.#worker.on("exit", () => {
+      removeGate(this.#gate);
+      this.#end(disposed());
+    });
   }
 
   /** Starts an operation. */
@@ -78,7 +87,19 @@ export class WorkerClient {
     return this.start(operation, argument, options).result;
   }
 
-  /** Ends the thread; calls in progress are rejected. */
+  /** Rejects what is in progress, lets the engine come to rest, and ends the thread. */
+  async close(): Promise<void> {
+    if (this.#ended === undefined) {
+      const unfinished = [...this.#calls.values()];
+      const { result } = this.start("dispose", undefined);
+      this.#ended = disposed();
+      for (const call of unfinished) call.reject(this.#ended);
+      await result.catch(() => undefined);
+    }
+    await this.terminate();
+  }
+
+  /** Ends the thread. Only for an engine at rest: native code that is cut off takes the whole process down. */
   async terminate(): Promise<void> {
     await this.#worker.terminate();
   }

@@ -9,7 +9,15 @@ const port = parentPort;
 if (port === null) throw new PrecisError("ENGINE_FAILED", "worker.js runs only as a worker thread.");
 
 const engine = new Engine();
-const pending = new Map<number, { interruption: Interruption; controller: AbortController }>();
+
+/** An operation in progress. */
+interface Work {
+  interruption: Interruption;
+  controller: AbortController;
+  settled: Promise<void>;
+}
+
+const pending = new Map<number, Work>();
 
 function answer(message: FromWorker, transfer: ArrayBuffer[] = []): void {
   port?.postMessage(message, transfer);
@@ -22,11 +30,23 @@ function transferable(result: unknown): ArrayBuffer[] {
     : [];
 }
 
-async function perform(message: Extract<ToWorker, { operation: unknown }>): Promise<void> {
+function abort({ interruption, controller }: Work): void {
+  interruption.requested = "abort";
+  controller.abort();
+}
+
+/** Cancels everything and waits until nothing uses the engine. */
+async function comeToRest(): Promise<void> {
+  const work = [...pending.values()];
+  for (const each of work) abort(each);
+  await Promise.all(work.map(({ settled }) => settled));
+}
+
+async function perform(
+  message: Extract<ToWorker, { operation: unknown }>,
+  { interruption, controller }: Omit<Work, "settled">,
+): Promise<void> {
   const { id } = message;
-  const interruption: Interruption = { requested: undefined };
-  const controller = new AbortController();
-  pending.set(id, { interruption, controller });
   try {
     const context = {
       interruption,
@@ -37,18 +57,26 @@ async function perform(message: Extract<ToWorker, { operation: unknown }>): Prom
     answer({ id, result }, transferable(result));
   } catch (error) {
     answer({ id, error: PrecisError.from(error, "ENGINE_FAILED", "An operation failed").toJSON() });
-  } finally {
-    pending.delete(id);
   }
+}
+
+async function start(message: Extract<ToWorker, { operation: unknown }>): Promise<void> {
+  if (message.operation === "dispose") await comeToRest();
+  const interruption: Interruption = { requested: undefined };
+  const controller = new AbortController();
+  const settled = perform(message, { interruption, controller });
+  pending.set(message.id, { interruption, controller, settled });
+  await settled;
+  pending.delete(message.id);
 }
 
 port.on("message", (message: ToWorker) => {
   if ("operation" in message) {
-    void perform(message);
+    void start(message);
     return;
   }
   const work = pending.get(message.cancel);
   if (work === undefined) return;
-  work.interruption.requested = message.how;
-  if (message.how === "abort") work.controller.abort();
+  if (message.how === "abort") abort(work);
+  else work.interruption.requested = message.how;
 });

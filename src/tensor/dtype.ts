@@ -63,8 +63,7 @@ export function toFloat32(bytes: Uint8Array, dtype: DType): Float32Array {
   const count = bytes.byteLength / BYTES_PER_ELEMENT[dtype];
   // Typed arrays need aligned offsets, which files do not promise.
   // `slice` of a Buffer would not copy, so the plain array's is used.
-  const aligned =
-    bytes.byteOffset % BYTES_PER_ELEMENT[dtype] === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
+  const aligned = bytes.byteOffset % BYTES_PER_ELEMENT[dtype] === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
   const { buffer, byteOffset } = aligned;
   switch (dtype) {
     case "float32":

@@ -81,3 +81,15 @@ export async function* packedBatches(
     yield { build: () => placeLayouts(placed, rowLength) };
   }
 }
+
+/** Dense batches of a stream of episodes, from batch `skip` on. */
+export async function* builtBatches(
+  episodes: AsyncIterable<Episode>,
+  options: BatchOptions,
+  skip: number,
+): AsyncGenerator<PaddedBatch, void, void> {
+  let index = 0;
+  for await (const planned of packedBatches(episodes, options)) {
+    if (index++ >= skip) yield planned.build();
+  }
+}

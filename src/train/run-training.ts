@@ -9,6 +9,7 @@ import { saveTrainedAdapter, type AdapterDescription } from "./save-adapter.js";
 import { learningRateAt, type ScheduleOptions } from "./schedule.js";
 import { Trainer, type TrainerParts, type TrainerState } from "./trainer.js";
 import { layoutParameters } from "./parameters.js";
+import type { PaddedBatch } from "./parallel-layout.js";
 
 /** Everything that decides a run. */
 export interface TrainingRun {
@@ -20,8 +21,8 @@ export interface TrainingRun {
   schedule: ScheduleOptions;
   /** Micro-batches of one optimiser step. */
   accumulation: number;
-  /** Endless, and the same at every call. */
-  episodes: () => AsyncIterable<Episode>;
+  /** Endless batches from the given one on; the same at every call. */
+  openBatches: (skip: number) => AsyncIterable<PaddedBatch>;
   /** Held-out episodes; finite, and the same at every call. */
   evalEpisodes?: () => AsyncIterable<Episode>;
   /** Steps between evaluations, and between saves. */
@@ -54,7 +55,7 @@ function freshState(parameters: Float32Array): TrainerState {
   };
 }
 
-async function nextBatch(batches: AsyncIterator<PlannedBatch>): Promise<PlannedBatch> {
+async function nextBatch(batches: AsyncIterator<PaddedBatch>): Promise<PaddedBatch> {
   const { value, done } = await batches.next();
   if (done !== true) return value;
   throw new PrecisError("INPUT_INVALID", "The training data ended.", { nextStep: "Give more data, or fewer steps." });
@@ -126,8 +127,7 @@ export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
   await using trainer = await Trainer.create({ ...run.trainer, state });
   const held = await evaluationBatches(run);
   const progress = { batches: resumed?.batches ?? 0, tokens: resumed?.tokens ?? 0, seconds: resumed?.seconds ?? 0 };
-  const batches = packedBatches(run.episodes(), run.batches)[Symbol.asyncIterator]();
-  for (let skipped = 0; skipped < progress.batches; skipped++) await nextBatch(batches);
+  const batches = run.openBatches(progress.batches)[Symbol.asyncIterator]();
   const startedAt = Date.now();
   const before = { seconds: progress.seconds, tokens: progress.tokens };
   const tokensPerBatch = run.batches.rows * run.batches.rowLength;
@@ -137,7 +137,7 @@ export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
     const step = trainer.step;
     const learningRate = learningRateAt(step, run.schedule);
     const micro = [];
-    for (let i = 0; i < run.accumulation; i++) micro.push((await nextBatch(batches)).build());
+    for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
     const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
     progress.batches += run.accumulation;
     progress.tokens += run.accumulation * tokensPerBatch;
@@ -160,6 +160,7 @@ export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
     run.onStep?.(line);
     if (trainer.step % run.saveEvery === 0 && !last) await save(run, directory, trainer, progress, line);
   }
+  await batches.return?.();
   await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
   return {
     finished: trainer.step >= run.schedule.steps,

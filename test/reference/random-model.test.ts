@@ -88,7 +88,7 @@ describe("adapters", () => {
       peft_type: "LORA",
       r: 4,
       lora_alpha: 4,
-      precis: { method: "concat", compTokens: 3 },
+      precis: { method: "ccm-concat", compTokens: 3 },
     });
   });
 

@@ -246,7 +246,7 @@ function writeAdapter(directory: string, files: AdapterFiles): ReferenceAdapter 
     lora_dropout: 0,
     bias: "none",
     target_modules: ["q_proj", "k_proj", "v_proj", "o_proj"],
-    precis: { method, compTokens },
+    precis: { method: `ccm-${method}`, compTokens },
   };
   writeFileSync(join(directory, "adapter_config.json"), JSON.stringify(config, null, 2));
   const weights = writeSafetensors(join(directory, "adapter_model.safetensors"), files.tensors);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 
-import type { Memory } from "#precis/index.js";
+import type { CreateMemoryOptions, Memory } from "#precis/index.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";
 import { difference } from "../golden/compare.js";
 import { decode } from "../reference/decoder.js";
@@ -70,8 +70,21 @@ test("an ordinary LoRA acts on every token, as if merged into the weights", asyn
 test("a conditional LoRA leaves text as the base model reads it, to the last bit", async () => {
   const base = await logitsOf(await fixture.model.createMemory());
   const memory = await fixture.model.createMemory({ method: "full", adapter: fixture.adapter.directory });
-  expect(memory.adapter).toMatchObject({ gated: true, method: "concat", compTokens: 2 });
+  expect(memory.adapter).toMatchObject({ gated: true, method: "ccm-concat", compTokens: 2 });
   expect(await logitsOf(memory)).toEqual(base);
+});
+
+test("an adapter brings the method and the options that it was trained with", async () => {
+  const { directory } = writeAdapter("trained", 8);
+  const file = join(directory, "adapter_config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as { precis: object };
+  writeFileSync(file, JSON.stringify({ ...config, precis: { ...config.precis, options: { recursive: false } } }));
+  const create = (choice: CreateMemoryOptions): Promise<Memory> =>
+    fixture.model.createMemory({ ...choice, adapter: directory });
+  const memory = await create({});
+  expect([memory.method, memory.options]).toEqual(["ccm-concat", { recursive: false, sink: 0 }]);
+  expect((await create({ options: { recursive: true } })).options).toEqual({ recursive: true, sink: 0 });
+  expect((await create({ method: "ccm-merge" })).options).toMatchObject({ recursive: true });
 });
 
 test("adapters of one model take turns without a reload", async () => {

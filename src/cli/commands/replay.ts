@@ -4,6 +4,7 @@ import type { LanguageModel } from "../../runtime/model.js";
 import type { CreateMemoryOptions } from "../../runtime/protocol.js";
 import { interruptible } from "../interrupt.js";
 import {
+  adapterMethod,
   addModelOptions,
   findModel,
   installedAdapters,
@@ -91,8 +92,12 @@ async function createContestants(model: LanguageModel, { adapter, window }: Repl
     [`sliding window ${window}`, { method: "sliding-window", options: { window } }],
     [`streaming ${window}`, { method: "streaming", options: { window } }],
   ];
-  const compressor = adapter ?? (await installedAdapters(model.info.directory))[0]?.directory;
-  if (compressor !== undefined) entries.push(["ccm-concat", { method: "ccm-concat", adapter: compressor }]);
+  const [installed] = await installedAdapters(model.info.directory);
+  const compressor = adapter ?? installed?.directory;
+  if (compressor !== undefined) {
+    const method = (await adapterMethod(compressor)) ?? "ccm-concat";
+    entries.push([method, { method, adapter: compressor }]);
+  }
   const contestants: Contestant[] = [];
   for (const [label, options] of entries) {
     contestants.push(await Contestant.create(label, await model.createMemory(options)));

@@ -19,6 +19,10 @@ export function perplexityOf(scores: readonly Score[]): number | undefined {
   return tokens === 0 ? undefined : Math.exp(nll / tokens);
 }
 
+function isOverflow(error: unknown): boolean {
+  return error instanceof PrecisError && error.code === "CONTEXT_OVERFLOW";
+}
+
 /** A memory, the conversation it has taken in, and how well it foresaw the answers. */
 export class Contestant {
   readonly label: string;
@@ -53,7 +57,7 @@ export class Contestant {
       this.peakBytes = Math.max(this.peakBytes, this.stats.bytes);
       if (score !== undefined) this.scores.push(score);
     } catch (error) {
-      if (!(error instanceof PrecisError && error.code === "CONTEXT_OVERFLOW")) throw error;
+      if (!isOverflow(error)) throw error;
       this.overflowTurn = turn;
     }
   }
@@ -62,8 +66,13 @@ export class Contestant {
   async answer(question: string, maxTokens: number, signal: AbortSignal): Promise<string | undefined> {
     if (this.overflowTurn !== undefined) return undefined;
     const options = { maxTokens, temperature: 0, remember: false, signal };
-    const { text, reason } = await this.memory.answer([{ role: "user", content: question }], options);
-    return reason === "length" ? `${text} …` : text;
+    try {
+      const { text, reason } = await this.memory.answer([{ role: "user", content: question }], options);
+      return reason === "length" ? `${text} …` : text;
+    } catch (error) {
+      if (isOverflow(error)) return undefined;
+      throw error;
+    }
   }
 
   async #score({ ids, scoredFrom }: AnswerTokens, signal: AbortSignal): Promise<Score> {

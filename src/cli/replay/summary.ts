@@ -143,7 +143,8 @@ export function describeNextSteps(example: string): string {
   const { bold, dim } = styleOf(process.stdout);
   const file = relative(process.cwd(), example) || example;
   // Inside a checkout there is no `precis` on the path, but npm finds the script of that name.
-  const precis = process.env.npm_lifecycle_event === undefined ? "precis" : "npm run -s precis --";
+  const starter = process.env.npm_lifecycle_event;
+  const precis = starter === undefined ? "precis" : starter === "npx" ? "npx precis" : "npm run -s precis --";
   const steps = [
     [`${precis} chat`, "talk yourself; /memory, /fork and /save work there"],
     [`${precis} replay ${file} --window 32`, "the same with a quarter of the memory"],

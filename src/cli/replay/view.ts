@@ -36,7 +36,7 @@ export class LiveView implements ReplayView {
 
   show({ turn, turns, message }: ReplayTurn, contestants: readonly Contestant[]): void {
     const { dim, bold, alert } = styleOf(process.stdout);
-    const width = (process.stdout.columns ?? 80) - 1;
+    const width = (process.stdout.columns || 80) - 1;
     const speech = `${message.role}: ${message.content}`.replaceAll(/\s+/g, " ").slice(0, Math.max(20, width - 16));
     const table = new LineTable([
       { heading: "memory", width: Math.max(...contestants.map(({ label }) => label.length)), align: "left" },

@@ -4,6 +4,9 @@ import { createGunzip } from "node:zlib";
 import { PrecisError } from "../../errors.js";
 import { isSystemError } from "../../weights/files.js";
 
+/** Large, since records such as books are longer than the usual chunks. */
+const CHUNK_BYTES = 1 << 18;
+
 /** The records of a `.jsonl` or `.jsonl.gz` file; empty lines are passed over. */
 export async function* readJsonLines(file: string): AsyncGenerator<unknown, void, void> {
   let line = 0;
@@ -23,8 +26,8 @@ function parseLine(text: string, file: string, line: number): unknown {
 }
 
 async function* readLines(file: string): AsyncGenerator<string, void, void> {
-  const source = createReadStream(file, { highWaterMark: 1 << 18 });
-  const bytes = file.endsWith(".gz") ? source.pipe(createGunzip()) : source;
+  const source = createReadStream(file, { highWaterMark: CHUNK_BYTES });
+  const bytes = file.endsWith(".gz") ? source.pipe(createGunzip({ chunkSize: CHUNK_BYTES })) : source;
   // A pipe does not pass errors on.
   source.on("error", (error) => bytes.destroy(error));
   const decoder = new TextDecoder();

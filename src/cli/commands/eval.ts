@@ -1,0 +1,168 @@
+/** @file `precis eval`: what memories keep of their context, measured on held-out data. */
+import { Argument, Command, InvalidArgumentError } from "commander";
+import { parseMethodSpec, type MethodSpec } from "../../eval/method-spec.js";
+import { METRICS } from "../../eval/metrics.js";
+import { formatEstimate, formatShare, renderReport } from "../../eval/report/html.js";
+import type { EvaluationResult } from "../../eval/result.js";
+import { evaluate, type EvaluationProgress } from "../../eval/runner.js";
+import { EVALUATIONS, type EvaluationName } from "../../eval/tasks/task.js";
+import { writeFileAtomic } from "../../weights/files.js";
+import { interruptible } from "../interrupt.js";
+import { addModelOptions, chooseMemory, findModel, openModel, wholeNumber, type ModelFlags } from "../model-options.js";
+import { ProgressLine } from "../progress-line.js";
+import { styleOf } from "../style.js";
+import { formatBytes, formatTable, type TableColumn } from "../table.js";
+import { formatDuration, formatRatio } from "../units.js";
+
+interface EvalFlags extends ModelFlags {
+  data: string;
+  method: MethodSpec[];
+  steps?: number[];
+  limit?: number;
+  seed: number;
+  only?: string[];
+  maxOptions: number;
+  report?: string;
+  json?: boolean;
+}
+
+/** What each method is compared with unless methods are named. */
+const BOUNDS = ["none", "full"];
+
+const HELP = `
+Examples:
+  $ precis eval conversation --data DIR --method none --method full --method sliding-window,window=64
+  $ precis eval multi-task --data DIR --method full --method none --method ccm-concat:my-adapter --report out.html
+  $ precis eval streaming --data DIR --method sliding-window,window=160 --method streaming,window=160 --limit 1
+
+A method is name[:adapterDir][,option=value…]; see "precis methods". Without a directory, a method that needs an adapter
+takes the one that the model brings along. Two more names and options:
+  gist-online     ccm-concat,recursive=false with an adapter trained to compress once
+  shuffled=true   gives the memory another sample's context: what is left of its benefit is not memory
+
+Evaluations, their default steps, and what --limit counts:
+  conversation     perplexity of the next turn after 1,2,4,8,12 turns; dialogues per source
+  multi-task       accuracy after 1,2,4,8,16 demonstrations of tasks never trained on; questions per task
+  personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; users' questions per source
+  streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
+
+With the methods none and full, the gap between them that each other method closes is shown as well.
+`;
+
+/** The command `precis eval`. */
+export function evalCommand(): Command {
+  const command = new Command("eval")
+    .description("measure what memories keep of their context, on held-out data")
+    .addArgument(new Argument("<evaluation>", "what to measure").choices(EVALUATIONS));
+  return addModelOptions(command)
+    .requiredOption("--data <dir>", "folder or file of data")
+    .option("--method <spec>", "method to evaluate; may be repeated (default: none and full)", addMethod)
+    .option("--steps <list>", "time steps, or lengths of a stream, separated by commas", stepList)
+    .option("--limit <count>", "how much of the data to use", wholeNumber(1))
+    .option("--seed <number>", "which part of the data", wholeNumber(0), 0)
+    .option("--only <list>", "only these sources or tasks, separated by commas", (text) => text.split(","))
+    .option("--max-options <count>", "leave tasks with more options out", wholeNumber(2), 12)
+    .option("--report <file>", "write tables and charts as one HTML file")
+    .option("--json", "print one JSON object")
+    .addHelpText("after", HELP)
+    .action((evaluation: EvaluationName, flags: EvalFlags) =>
+      interruptible((signal) => runEval(evaluation, flags, signal)),
+    );
+}
+
+function addMethod(text: string, previous: MethodSpec[] = []): MethodSpec[] {
+  return [...previous, parseMethodSpec(text)];
+}
+
+function stepList(text: string): number[] {
+  return text.split(",").map((step) => {
+    if (/^\d+$/.test(step)) return Number(step);
+    throw new InvalidArgumentError("Write whole numbers separated by commas, such as 1,2,4.");
+  });
+}
+
+async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: AbortSignal): Promise<void> {
+  const directory = await findModel(flags, signal);
+  const methods = flags.method ?? BOUNDS.map(parseMethodSpec);
+  const chosen = await Promise.all(methods.map((spec) => withAdapter(directory, spec)));
+  await using model = await openModel(directory, flags, signal);
+  const line = new ProgressLine();
+  const { data: dataDir, steps, limit, seed, only, maxOptions } = flags;
+  let result: EvaluationResult;
+  try {
+    result = await evaluate({
+      evaluation,
+      model,
+      dataDir,
+      methods: chosen,
+      steps,
+      limit,
+      seed,
+      only,
+      maxOptions,
+      signal,
+      onProgress: (progress) => line.show(describeProgress(progress, chosen.length)),
+    });
+  } finally {
+    line.end();
+  }
+  if (flags.report !== undefined) await writeFileAtomic(flags.report, renderReport([result]));
+  process.stdout.write(flags.json === true ? `${JSON.stringify(result, null, 2)}\n` : describeResult(result, flags));
+}
+
+/** A method that needs an adapter and names none takes an installed one. */
+async function withAdapter(directory: string, spec: MethodSpec): Promise<MethodSpec> {
+  const { method, adapter, options } = spec.memory;
+  const set = Object.fromEntries(Object.entries(options ?? {}).map(([name, value]) => [name, String(value)]));
+  const memory = await chooseMemory(directory, { method, adapter, set });
+  return { ...spec, memory: { ...memory, method } };
+}
+
+function describeProgress({ method, methodIndex, done, total }: EvaluationProgress, methods: number): string {
+  return `${method} (${methodIndex + 1} of ${methods}): ${done} of ${total}`;
+}
+
+function describeResult(result: EvaluationResult, { report }: EvalFlags): string {
+  const metrics = Object.values(METRICS).filter(({ name }) =>
+    result.methods.some(({ points }) => points.some((point) => point.metrics[name] !== undefined)),
+  );
+  const rows = result.methods.flatMap(({ label, points }) =>
+    points.map(({ step, metrics: found, gapClosed, memory }) => ({
+      method: label,
+      step,
+      ...Object.fromEntries(
+        Object.values(METRICS).map(({ name }) => {
+          const estimate = found[name];
+          return [name, estimate === undefined ? "" : formatEstimate(name, estimate)];
+        }),
+      ),
+      gap: gapClosed === undefined ? "" : formatShare(gapClosed),
+      slots: Math.round(memory.slots),
+      memory: formatBytes(memory.bytes),
+      peak: formatBytes(memory.peakBytes),
+      full: formatBytes(memory.fullBytes),
+      ratio: formatRatio(memory.bytes === 0 ? 0 : memory.fullBytes / memory.bytes),
+    })),
+  );
+  const hasGap = rows.some(({ gap }) => gap !== "");
+  const right = (key: string, heading = key): TableColumn => ({ key, heading, align: "right" });
+  const table = formatTable(rows, [
+    "method",
+    "step",
+    ...metrics.map(({ name, label }) => right(name, label)),
+    ...(hasGap ? [right("gap")] : []),
+    "slots",
+    right("memory"),
+    right("peak"),
+    right("full", "full cache"),
+    right("ratio"),
+  ]);
+  const { dim } = styleOf(process.stdout);
+  const cases = Object.entries(result.sources).map(([name, count]) => `${name} ${count}`);
+  const seconds = result.methods.reduce((sum, method) => sum + method.seconds, 0);
+  const notes = [
+    `95% intervals; ${cases.join(", ")}; ${formatDuration(1000 * seconds)}`,
+    ...(report === undefined ? [] : [`report: ${report}`]),
+  ];
+  return `${table}\n\n${notes.map((note) => dim(note)).join("\n")}\n`;
+}

@@ -1,0 +1,69 @@
+/** @file What evaluations measure: log-probabilities of tokens, perplexity, accuracy, error of ratings. */
+
+/** Measures of quality. */
+export type MetricName = "perplexity" | "accuracy" | "mae";
+
+/** A sum and what it is divided by; sums of several add up to that of their union. */
+export interface Fraction {
+  sum: number;
+  count: number;
+}
+
+/** How a measure is read. */
+export interface Metric {
+  name: MetricName;
+  label: string;
+  better: "lower" | "higher";
+  /** Perplexity pools all tokens; the others average over tasks or sources, each of which counts the same. */
+  combine: (strata: readonly Fraction[]) => number;
+}
+
+/** Every measure. */
+export const METRICS: Readonly<Record<MetricName, Metric>> = {
+  perplexity: {
+    name: "perplexity",
+    label: "perplexity",
+    better: "lower",
+    combine: (strata) => perplexity(total(strata)),
+  },
+  accuracy: { name: "accuracy", label: "accuracy", better: "higher", combine: meanOfStrata },
+  mae: { name: "mae", label: "mean absolute error", better: "lower", combine: meanOfStrata },
+};
+
+/** Adds fractions up. */
+export function total(parts: readonly Fraction[]): Fraction {
+  let [sum, count] = [0, 0];
+  for (const part of parts) {
+    sum += part.sum;
+    count += part.count;
+  }
+  return { sum, count };
+}
+
+/** exp of the mean negative log-likelihood of tokens. */
+export function perplexity({ sum, count }: Fraction): number {
+  return Math.exp(sum / count);
+}
+
+function meanOfStrata(strata: readonly Fraction[]): number {
+  return strata.reduce((mean, { sum, count }) => mean + sum / count, 0) / strata.length;
+}
+
+/**
+ * Natural logarithm of the probability of token `id` in row `row` of logits [rows, vocab], in float64.
+ */
+export function logProbabilityAt(logits: Float32Array, row: number, vocabSize: number, id: number): number {
+  const start = row * vocabSize;
+  let max = -Infinity;
+  for (let i = start; i < start + vocabSize; i++) max = Math.max(max, logits[i] as number);
+  let sum = 0;
+  for (let i = start; i < start + vocabSize; i++) sum += Math.exp((logits[i] as number) - max);
+  return (logits[start + id] as number) - max - Math.log(sum);
+}
+
+/** Index of the largest number; the first of several. */
+export function argmax(values: readonly number[]): number {
+  let best = 0;
+  for (const [index, value] of values.entries()) if (value > (values[best] as number)) best = index;
+  return best;
+}

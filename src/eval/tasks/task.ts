@@ -1,0 +1,47 @@
+/** @file What an evaluation task is: which cases it makes of data, and what it measures on them. */
+import type { ChatPieces } from "../../data/chat-pieces.js";
+import type { Setting } from "../../data/episode.js";
+import type { EvaluationCase } from "../case.js";
+import type { MetricName } from "../metrics.js";
+
+/** The four evaluations. */
+export const EVALUATIONS = ["conversation", "multi-task", "personalization", "streaming"] as const;
+
+/** Name of an evaluation. */
+export type EvaluationName = (typeof EVALUATIONS)[number];
+
+/** What cases are made of. */
+export interface CaseOptions {
+  dataDir: string;
+  pieces: ChatPieces;
+  /** Most tokens of context and question; the model's limit. */
+  maxPositions: number;
+  /** Time steps to ask at, ascending. */
+  steps: readonly number[];
+  /** Most dialogues per source, questions per task, or profiles per source. */
+  limit: number;
+  /** Decides which ones. */
+  seed: number;
+  /** Only these sources or tasks. */
+  only?: readonly string[];
+  /** Tasks with more options are left out (multi-task). */
+  maxOptions: number;
+  signal?: AbortSignal;
+}
+
+/** A task that asks questions at time steps. */
+export interface CaseTask {
+  name: EvaluationName;
+  setting: Setting;
+  defaultSteps: readonly number[];
+  defaultLimit: number;
+  /** The measure that comes first in tables and plots. */
+  primary: MetricName;
+  /** @throws FILE_NOT_FOUND, FILE_INVALID */
+  buildCases(options: CaseOptions): Promise<EvaluationCase[]>;
+  /** Where the context of a case comes from when memories are shuffled: another case, and of another task if true. */
+  shuffleAcrossStrata: boolean;
+}
+
+/** Longest time step in tokens; what is longer is left out, as in the paper. */
+export const MAX_STEP_TOKENS = 256;
