@@ -1,5 +1,6 @@
 /** @file Precis, through its public API. */
 import { readFileSync } from "node:fs";
+import type * as Precis from "../../dist/index.js";
 import type { LanguageModel, LoadOptions, Memory } from "../../dist/index.js";
 import { engineCache, prepareAdapter, prepareCheckpoint } from "../weights/prepare.js";
 import type { Answer, Conversation, Engine, TokenIds } from "./engine.js";
@@ -21,8 +22,8 @@ export interface PrecisSettings extends Pick<LoadOptions, "dtype" | "threads" | 
 const root = new URL("../../../", import.meta.url);
 
 /** The library as built in the repository's dist; its types come from the source tree's side, its code from the compiled one's. */
-async function importPrecis(): Promise<typeof import("../../dist/index.js")> {
-  return (await import(new URL("dist/index.js", root).href)) as typeof import("../../dist/index.js");
+async function importPrecis(): Promise<typeof Precis> {
+  return (await import(new URL("dist/index.js", root).href)) as typeof Precis;
 }
 
 function versionOf(path: string): string {

@@ -8,6 +8,7 @@ import { methodsCommand } from "./commands/methods.js";
 import { modelsCommand } from "./commands/models.js";
 import { pullCommand } from "./commands/pull.js";
 import { replayCommand } from "./commands/replay.js";
+import { trainCommand } from "./commands/train.js";
 import { reportError } from "./report-error.js";
 
 /** Every command, in the order of the help. */
@@ -15,6 +16,7 @@ const COMMANDS: readonly (() => Command)[] = [
   chatCommand,
   replayCommand,
   inspectCommand,
+  trainCommand,
   methodsCommand,
   modelsCommand,
   pullCommand,

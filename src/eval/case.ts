@@ -13,6 +13,11 @@ export interface Question {
   values?: readonly number[];
 }
 
+/** Most tokens that a question and its longest answer take. */
+export function questionLength({ input, target, options = [] }: Question): number {
+  return input.length + Math.max(target.length, ...options.map((option) => option.length));
+}
+
 /** A context, and what is asked along its way. */
 export interface EvaluationCase {
   id: string;

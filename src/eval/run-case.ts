@@ -1,7 +1,7 @@
 /** @file One case under one method: the context goes in step by step, and questions are put along the way. */
 import type { Memory } from "../memory/memory.js";
 import type { LanguageModel } from "../runtime/model.js";
-import { SizeMeter, type EvaluationCase, type Observation, type Question } from "./case.js";
+import { questionLength, SizeMeter, type EvaluationCase, type Observation, type Question } from "./case.js";
 import type { MethodSpec } from "./method-spec.js";
 import { argmax } from "./metrics.js";
 import { optionScores, targetNll } from "./scoring.js";
@@ -42,7 +42,7 @@ export async function runCase(
       const answer = await ((isEmpty ? answered.get(question) : undefined) ??
         ask(memory, { ...question, input }, signal));
       if (isEmpty) answered.set(question, answer);
-      const size = meter.size(input.length + question.target.length);
+      const size = meter.size(questionLength({ ...question, input }));
       const { stratum, cluster } = evaluated;
       observations.push({ step, stratum, cluster, memory: size, ...answer });
     }

@@ -6,7 +6,7 @@ import type { AdapterInfo } from "../runtime/protocol.js";
 import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { throwIfAborted } from "../weights/files.js";
-import type { EvaluationCase, Observation } from "./case.js";
+import { questionLength, type EvaluationCase, type Observation } from "./case.js";
 import type { MethodSpec } from "./method-spec.js";
 import { summarize, type EvaluationResult, type MethodResult, type Observed } from "./result.js";
 import { runCase } from "./run-case.js";
@@ -113,7 +113,9 @@ async function evaluateCases(
     for (const [done, evaluated] of cases.entries()) {
       throwIfAborted(signal, "The evaluation");
       options.onProgress?.({ method: spec.label, methodIndex, done, total: cases.length });
-      const context = spec.shuffled ? otherContext(cases, done, task.shuffleAcrossStrata) : undefined;
+      const context = spec.shuffled
+        ? otherContext(cases, done, { acrossStrata: task.shuffleAcrossStrata, maxPositions: model.info.maxPositions })
+        : undefined;
       observations.push(...(await runCase({ model, spec, bosId: tokenizer.bosId, signal }, evaluated, context)));
     }
     observed.push({ result: await describe(model, spec, startedAt), observations });
@@ -188,17 +190,28 @@ function adapterOf({ directory, fingerprint, compTokens }: AdapterInfo): NonNull
   return { directory, fingerprint, compTokens };
 }
 
-/** The context of another case that shares nothing with this one; a different one for each case, if there are enough. */
-function otherContext(cases: readonly EvaluationCase[], index: number, acrossStrata: boolean): EvaluationCase["steps"] {
+/**
+ * The context of another case that shares nothing with this one; a different one for each case, if there are enough. It is
+ * cut where this case's questions would no longer fit the model behind it.
+ */
+function otherContext(
+  cases: readonly EvaluationCase[],
+  index: number,
+  { acrossStrata, maxPositions }: { acrossStrata: boolean; maxPositions: number },
+): EvaluationCase["steps"] {
   const own = cases[index] as EvaluationCase;
   const strangers = cases.filter(({ cluster }) => cluster !== own.cluster);
   const fitting = strangers.filter(({ stratum }) => (stratum === own.stratum) !== acrossStrata);
   const candidates = fitting.length > 0 ? fitting : strangers;
   const found = candidates[index % candidates.length];
-  if (found !== undefined) return found.steps;
-  throw new PrecisError("OPTION_INVALID", "There is no other case whose memory could be shuffled in.", {
-    nextStep: "Evaluate more cases, or leave shuffled out.",
-  });
+  if (found === undefined) {
+    throw new PrecisError("OPTION_INVALID", "There is no other case whose memory could be shuffled in.", {
+      nextStep: "Evaluate more cases, or leave shuffled out.",
+    });
+  }
+  let length = Math.max(...own.probes.flatMap(({ questions }) => questions.map(questionLength)));
+  const kept = found.steps.findIndex((step) => (length += step.length) > maxPositions);
+  return kept < 0 ? found.steps : found.steps.slice(0, kept);
 }
 
 function ascending(steps: readonly number[]): number[] {

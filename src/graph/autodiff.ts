@@ -7,6 +7,7 @@ import { LINALG_VJPS } from "./ops/linalg.js";
 import { MOVEMENT_VJPS } from "./ops/movement.js";
 import { NORMALIZATION_VJPS } from "./ops/normalization.js";
 import { REDUCTION_VJPS } from "./ops/reduction.js";
+import { cutBlocks, emitAgain, removeUnread } from "./recompute.js";
 import type { VjpRules } from "./vjp.js";
 
 /** Every op that can be differentiated. */
@@ -32,11 +33,13 @@ export function dependents(nodes: readonly GraphNode[], roots: readonly Value[])
   return names;
 }
 
+/** Gradients by the inputs of one node, whose values are read from `copies` where they were computed a second time. */
 function pullBack(
   graph: GraphBuilder,
   node: GraphNode,
   gradients: (Value | undefined)[],
   active: ReadonlySet<string>,
+  copies: ReadonlyMap<string, Value>,
 ): (Value | undefined)[] {
   const rule = node.vjp ?? VJP_RULES[node.opType];
   const [gradient] = gradients.filter((value) => value !== undefined);
@@ -50,15 +53,25 @@ function pullBack(
       },
     );
   }
+  const current = (value: Value | undefined): Value | undefined => value && (copies.get(value.name) ?? value);
   return rule({
     graph,
     node,
-    inputs: node.inputValues,
+    inputs: node.inputValues.map(current),
     gradients,
     gradient,
-    output: node.outputValues[0] as Value,
+    output: current(node.outputValues[0]) as Value,
     needs: (input) => active.has(node.inputs[input] ?? ""),
   });
+}
+
+/** Settings of {@link differentiate}. */
+export interface DifferentiateOptions {
+  /**
+   * Values in the order in which they are computed, such as the hidden states between layers. What lies between two of
+   * them is computed a second time in the backward pass instead of being kept.
+   */
+  checkpoints?: readonly Value[];
 }
 
 /**
@@ -66,16 +79,22 @@ function pullBack(
  * lies upstream: frozen weights cost nothing.
  * @throws GRAPH_INVALID naming the first op without a rule, or a parameter that the loss does not depend on
  */
-export function differentiate(graph: GraphBuilder, loss: Value, parameters: readonly Value[]): Value[] {
+export function differentiate(
+  graph: GraphBuilder,
+  loss: Value,
+  parameters: readonly Value[],
+  { checkpoints = [] }: DifferentiateOptions = {},
+): Value[] {
   const forward = [...graph.nodes];
   const active = dependents(forward, parameters);
   const gradients = new Map<string, Value>([[loss.name, graph.floats([1], loss.shape as number[])]]);
-  graph.scope("gradient", () => {
-    for (const node of forward.reverse()) {
+
+  const backward = (nodes: readonly GraphNode[], copies: ReadonlyMap<string, Value>): void => {
+    for (const node of nodes.toReversed()) {
       const outgoing = node.outputs.map((output) => gradients.get(output));
       const matters = node.outputs.some((output) => active.has(output));
       if (!matters || outgoing.every((gradient) => gradient === undefined)) continue;
-      const incoming = graph.scope(node.name, () => pullBack(graph, node, outgoing, active));
+      const incoming = graph.scope(node.name, () => pullBack(graph, node, outgoing, active, copies));
       incoming.forEach((gradient, index) => {
         const input = node.inputs[index] ?? "";
         if (gradient === undefined || !active.has(input)) return;
@@ -83,6 +102,33 @@ export function differentiate(graph: GraphBuilder, loss: Value, parameters: read
         gradients.set(input, known === undefined ? gradient : add(graph, known, gradient));
       });
     }
+  };
+
+  graph.scope("gradient", () => {
+    const blocks = cutBlocks(graph, forward, checkpoints);
+    const inBlock = new Set(blocks.flatMap(({ nodes }) => nodes));
+    const firstInBlock = forward.findIndex((node) => inBlock.has(node));
+    const before = forward.slice(0, Math.max(0, firstInBlock));
+    let last: readonly GraphNode[] = forward.slice(before.length).filter((node) => !inBlock.has(node));
+    let known = new Set<Value>();
+    const recomputed = new Set<string>();
+    backward(last, new Map());
+    for (const block of blocks.toReversed()) {
+      // What comes out of the nodes just gone through must be there before this block is computed again.
+      const inner = new Set(last.flatMap(({ outputs }) => outputs));
+      const fresh = [...gradients].filter(([name, gradient]) => !inner.has(name) && !known.has(gradient));
+      known = new Set(gradients.values());
+      const copies = emitAgain(
+        graph,
+        block,
+        fresh.map(([, gradient]) => gradient),
+      );
+      for (const { name } of copies.values()) recomputed.add(name);
+      backward(block.nodes, copies);
+      last = block.nodes;
+    }
+    backward(before, new Map());
+    removeUnread(graph, recomputed);
   });
   return parameters.map((parameter) => {
     const gradient = gradients.get(parameter.name);

@@ -37,6 +37,7 @@ export interface NodeSpec {
 
 /** A node as kept by the builder, for printing and differentiation. */
 export interface GraphNode extends NodeProto {
+  readonly domain: NonNullable<NodeSpec["domain"]>;
   readonly inputValues: readonly (Value | undefined)[];
   readonly outputValues: readonly (Value | undefined)[];
   readonly vjp: VjpRule | undefined;

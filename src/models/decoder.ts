@@ -87,6 +87,8 @@ export class DecoderEmitter {
   readonly #unknownTaps: Set<string>;
   /** Whether layers take past rows and return new ones. */
   readonly #cached: boolean;
+  /** Hidden states that each layer starts from, as far as layers have been emitted. */
+  readonly layerInputs: Value[] = [];
 
   constructor(
     graph: GraphBuilder,
@@ -144,6 +146,7 @@ export class DecoderEmitter {
     for (let layer = 0; layer < this.#config.layerCount; layer++) {
       this.#tap(`hidden.${layer}`, hidden);
       const input = hidden;
+      this.layerInputs.push(input);
       hidden = this.graph.scope(`model.layers.${layer}`, () => this.#layer(layer, input));
     }
     const lastTap = `hidden.${this.#config.layerCount}`;

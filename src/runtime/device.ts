@@ -30,7 +30,7 @@ export function installedDevices(): Device[] {
  */
 export function deviceCandidates(requested: Device | "auto"): Device[] {
   const available = installedDevices();
-  if (requested === "auto") return available.filter((device) => device !== "webgpu").reverse();
+  if (requested === "auto") return available.filter((device) => device !== "webgpu").toReversed();
   if (available.includes(requested)) return [requested];
   const install = requested === "cuda" ? "Run onnxruntime-node's own install script, or use" : "Use";
   throw new PrecisError("DEVICE_UNAVAILABLE", `The installed ONNX Runtime does not have the device "${requested}".`, {

@@ -59,7 +59,7 @@ export interface PlannedBatch {
 
 /**
  * Batches from a stream of episodes. Episodes that do not fit into a row even alone are left out; those that found no
- * place in a batch open the next one. Batches are cheap until they are built, so a resumed run can skip those it had.
+ * place in a batch open the next one. The last batches of a finite stream may be partly empty. Batches are cheap until they are built, so a resumed run can skip those it had.
  */
 export async function* packedBatches(
   episodes: AsyncIterable<Episode>,
@@ -78,6 +78,12 @@ export async function* packedBatches(
     const { placed, left } = packLayouts(waiting, rows, rowLength);
     waiting = left;
     waitingTokens = left.reduce((sum, { seq }) => sum + seq, 0);
+    yield { build: () => placeLayouts(placed, rowLength) };
+  }
+  // The end of a finite stream, such as held-out data: batches that are not full.
+  while (waiting.length > 0) {
+    const { placed, left } = packLayouts(waiting, rows, rowLength);
+    waiting = left;
     yield { build: () => placeLayouts(placed, rowLength) };
   }
 }

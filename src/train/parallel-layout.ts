@@ -99,6 +99,8 @@ export interface PaddedBatch {
   gate: Float32Array;
   /** [batch, seq] */
   sumMask: Uint8Array;
+  /** [batch, seq], 1 at sinks, which even sliding windows keep. */
+  sinkMask: Uint8Array;
   /** [batch, seq, seq], zero but in SUM rows; undefined where no layout has SUM tokens. */
   averaging: Float32Array | undefined;
   /** [batch, seq], {@link IGNORED_LABEL} at pads. */
@@ -246,7 +248,7 @@ export function packLayouts(
   seq: number,
 ): { placed: PlacedLayout[][]; left: ParallelLayout[] } {
   const placed: PlacedLayout[][] = Array.from({ length: rows }, () => []);
-  const used = new Array<number>(rows).fill(0);
+  const used = Array.from({ length: rows }, () => 0);
   const left: ParallelLayout[] = [];
   for (const layout of layouts) {
     if (layout.seq > seq) {
@@ -278,6 +280,7 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
   const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
   const gate = new Float32Array(batch * seq);
   const sumMask = new Uint8Array(batch * seq);
+  const sinkMask = new Uint8Array(batch * seq);
   const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
   const merges = rows.some((row) => row.some(({ layout }) => layout.sumMask.includes(1)));
   const averaging = merges ? new Float32Array(batch * seq * seq) : undefined;
@@ -290,11 +293,12 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
       positionIds.set(layout.positionIds, first);
       gate.set(layout.gate, first);
       sumMask.set(layout.sumMask, first);
+      for (const column of layout.sinkColumns) sinkMask[first + column] = 1;
       labels.set(layout.labels, first);
       writeAttend(layout, attend.subarray(...square), seq, start);
       if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, start);
     }
   });
-  const attentionBias = attentionBiasOf(attend);
-  return { batch, seq, inputIds, attentionMask, attend, attentionBias, positionIds, gate, sumMask, averaging, labels };
+  const masks = { attentionMask, attend, attentionBias: attentionBiasOf(attend), gate, sumMask, sinkMask };
+  return { batch, seq, inputIds, positionIds, ...masks, averaging, labels };
 }

@@ -72,13 +72,14 @@ export class RunDirectory {
     const { step, ...rest } = JSON.parse(metadata["checkpoint"] ?? "{}") as Omit<Checkpoint, "state"> & {
       step: number;
     };
-    const changed = Object.keys(options).find(
+    // Also options that only the saved run was given.
+    const changed = Object.keys({ ...rest.options, ...options }).find(
       (key) => JSON.stringify(options[key]) !== JSON.stringify(rest.options[key]),
     );
     if (changed !== undefined) {
       throw new PrecisError("OPTION_INVALID", `The run in ${this.path} was started with another "${changed}".`, {
         value: options[changed],
-        nextStep: `Use ${JSON.stringify(rest.options[changed])}, or another --output.`,
+        nextStep: `Use ${JSON.stringify(rest.options[changed]) ?? "none"}, or another --output.`,
       });
     }
     const vector = async (name: string): Promise<Float32Array> => {

@@ -46,6 +46,9 @@ export interface TrainingResult {
   adapterDirectory: string;
 }
 
+/** How far a run has come, beside what the trainer knows. */
+type Progress = Omit<Checkpoint, "state" | "options">;
+
 function freshState(parameters: Float32Array): TrainerState {
   return {
     step: 0,
@@ -85,7 +88,7 @@ async function save(
   run: TrainingRun,
   directory: RunDirectory,
   trainer: Trainer,
-  progress: Omit<Checkpoint, "state" | "options">,
+  progress: Progress,
   last: MetricsLine | undefined,
 ): Promise<void> {
   const state = await trainer.state();
@@ -114,6 +117,49 @@ export function countParameters(config: DecoderConfig, spec: TrainerParts["spec"
   return layoutParameters(config, spec).size;
 }
 
+/** Takes the steps that are left, or as many as time allows; `progress` and `metrics` are kept up to date. */
+async function takeSteps(
+  run: TrainingRun,
+  directory: RunDirectory,
+  trainer: Trainer,
+  batches: AsyncIterator<PaddedBatch>,
+  progress: Progress,
+  metrics: MetricsLine[],
+): Promise<void> {
+  const held = await evaluationBatches(run);
+  const tokensPerStep = run.accumulation * run.batches.rows * run.batches.rowLength;
+  const startedAt = Date.now();
+  const before = { ...progress };
+  const elapsed = (): number => (Date.now() - startedAt) / 1000;
+  const stopped = (): boolean =>
+    run.signal?.aborted === true || (run.timeLimit !== undefined && elapsed() >= run.timeLimit);
+  while (trainer.step < run.schedule.steps && !stopped()) {
+    const learningRate = learningRateAt(trainer.step, run.schedule);
+    const micro = [];
+    for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
+    const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
+    progress.batches += run.accumulation;
+    progress.tokens += tokensPerStep;
+    progress.seconds = before.seconds + elapsed();
+    const line: MetricsLine = {
+      step: trainer.step,
+      loss,
+      gradientNorm,
+      learningRate,
+      tokens: progress.tokens,
+      labels,
+      seconds: progress.seconds,
+      tokensPerSecond: (progress.tokens - before.tokens) / elapsed(),
+    };
+    const last = trainer.step === run.schedule.steps;
+    if (trainer.step % run.evalEvery === 0 || last) line.evalLoss = await evaluate(trainer, held);
+    metrics.push(line);
+    await directory.log(line);
+    run.onStep?.(line);
+    if (trainer.step % run.saveEvery === 0 && !last) await save(run, directory, trainer, progress, line);
+  }
+}
+
 /**
  * Runs, or goes on with, a training run until its last step, its time limit or an abort; the state is saved in each case.
  * @throws OPTION_INVALID if the folder holds a run with other options; INPUT_INVALID if the data ends
@@ -125,42 +171,18 @@ export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
   const state = resumed?.state ?? freshState(run.initialParameters());
   const metrics = await directory.metricsUpTo(state.step);
   await using trainer = await Trainer.create({ ...run.trainer, state });
-  const held = await evaluationBatches(run);
-  const progress = { batches: resumed?.batches ?? 0, tokens: resumed?.tokens ?? 0, seconds: resumed?.seconds ?? 0 };
+  const progress: Progress = {
+    batches: resumed?.batches ?? 0,
+    tokens: resumed?.tokens ?? 0,
+    seconds: resumed?.seconds ?? 0,
+  };
   const batches = run.openBatches(progress.batches)[Symbol.asyncIterator]();
-  const startedAt = Date.now();
-  const before = { seconds: progress.seconds, tokens: progress.tokens };
-  const tokensPerBatch = run.batches.rows * run.batches.rowLength;
-  const stopped = (): boolean =>
-    run.signal?.aborted === true || (run.timeLimit !== undefined && (Date.now() - startedAt) / 1000 >= run.timeLimit);
-  while (trainer.step < run.schedule.steps && !stopped()) {
-    const step = trainer.step;
-    const learningRate = learningRateAt(step, run.schedule);
-    const micro = [];
-    for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
-    const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
-    progress.batches += run.accumulation;
-    progress.tokens += run.accumulation * tokensPerBatch;
-    const elapsed = (Date.now() - startedAt) / 1000;
-    progress.seconds = before.seconds + elapsed;
-    const line: MetricsLine = {
-      step: trainer.step,
-      loss,
-      gradientNorm,
-      learningRate,
-      tokens: progress.tokens,
-      labels,
-      seconds: progress.seconds,
-      tokensPerSecond: (progress.tokens - before.tokens) / elapsed,
-    };
-    const last = trainer.step === run.schedule.steps;
-    if (trainer.step % run.evalEvery === 0 || last) line.evalLoss = await evaluate(trainer, held);
-    metrics.push(line);
-    await directory.log(line);
-    run.onStep?.(line);
-    if (trainer.step % run.saveEvery === 0 && !last) await save(run, directory, trainer, progress, line);
+  try {
+    await takeSteps(run, directory, trainer, batches, progress, metrics);
+  } finally {
+    // Ends the thread that makes them, also after an error.
+    await batches.return?.();
   }
-  await batches.return?.();
   await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
   return {
     finished: trainer.step >= run.schedule.steps,

@@ -43,7 +43,7 @@ function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec): Feeds {
   const taken = new Set(labels.rows);
   const rows = [...labels.rows];
   for (let row = 0; rows.length < spec.labels; row++) if (!taken.has(row)) rows.push(row);
-  const inverse = new Array<number>(tokens).fill(spec.labels);
+  const inverse = Array.from({ length: tokens }, () => spec.labels);
   rows.forEach((row, place) => (inverse[row] = place));
   const ids = new Float32Array(spec.labels);
   ids.set(labels.ids);
@@ -88,13 +88,13 @@ function averagingMatrix({ averaging, sumMask, batch, seq }: PaddedBatch): Float
 
 /** Windows of sliding layers, in the mask of such layers: memory and sinks aside, a token sees only near positions. */
 function windowedBias(batch: PaddedBatch, window: number, vocabSize: number): Float32Array {
-  const { seq, positionIds, inputIds, attentionBias, attend } = batch;
+  const { seq, positionIds, inputIds, sinkMask, attentionBias, attend } = batch;
   const bias = Float32Array.from(attentionBias);
   for (let b = 0; b < batch.batch; b++) {
     for (let row = 0; row < seq; row++) {
       for (let column = 0; column < row; column++) {
         const at = (b * seq + row) * seq + column;
-        const isText = (inputIds[b * seq + column] as number) < vocabSize;
+        const isText = (inputIds[b * seq + column] as number) < vocabSize && sinkMask[b * seq + column] === 0;
         const distance = (positionIds[b * seq + row] as number) - (positionIds[b * seq + column] as number);
         if (attend[at] === 1 && isText && distance >= window) bias[at] = MASKED_BIAS;
       }

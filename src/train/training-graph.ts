@@ -17,12 +17,14 @@ import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters
 export interface TrainingGraphSpec extends ParameterSpec {
   batch: number;
   seq: number;
-  /** Most labels of one batch. */
+  /** Most labels of one batch; at most batch · seq. */
   labels: number;
   /** alpha / rank */
   loraScale: number;
   /** Whether keys and values are averaged (CCM-merge). */
   averaging: boolean;
+  /** Compute the inside of each layer again in the backward pass, so that memory grows with one layer, not with all. */
+  recompute?: boolean;
 }
 
 /** Names of the inputs and outputs that a training graph has besides the decoder's. */
@@ -122,7 +124,8 @@ export function buildTrainingGraph(
   const loss = crossEntropy(graph, emitter.logits(hidden, rows, inverse), ids, labelWeights, config.vocabSize);
   graph.output(loss, TRAINING_IO.loss);
   const parameters = layout.slices.map(({ name }) => tensors.get(name) as Value);
-  const gradients = differentiate(graph, loss, parameters).map((gradient, index) =>
+  const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
+  const gradients = differentiate(graph, loss, parameters, { checkpoints }).map((gradient, index) =>
     reshape(graph, gradient, [layout.slices[index]?.size as number]),
   );
   const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);

@@ -43,7 +43,12 @@ describe("a short conversation", () => {
     const stdout = await replay("--model", folder("model"), "--adapter", folder("adapter"), "--json");
     const summary = JSON.parse(stdout) as ReplaySummary;
     expect(summary).toMatchObject({ turns: 4, commonAnswers: 2, questions: [{ ask: MESSAGES[4]?.content }] });
-    expect(summary.memories.map(({ method }) => method)).toEqual(["full", "sliding-window", "streaming", "ccm-concat"]);
+    expect(summary.memories.map(({ method }) => method)).toEqual([
+      "full",
+      "sliding-window",
+      "streaming-ccm",
+      "ccm-concat",
+    ]);
     for (const { answers, overflowTurn } of summary.memories) {
       expect(answers).toHaveLength(1);
       expect(overflowTurn).toBeNull();

@@ -12,7 +12,8 @@ import type { EvaluationResult, MethodResult } from "#precis/eval/result.js";
 import { evaluate, type EvaluationOptions } from "#precis/eval/runner.js";
 import { optionScores, targetNll } from "#precis/eval/scoring.js";
 import { createFixture, type Fixture } from "../conformance/fixtures.js";
-import { dialogue, tinyDataFolder, tinyText } from "../data/tiny-data.js";
+import { dialogue, jsonLines, tinyDataFolder, tinyText } from "../data/tiny-data.js";
+import { writeFiles } from "../weights/folders.js";
 
 let fixture: Fixture;
 let data: Awaited<ReturnType<typeof tinyDataFolder>>;
@@ -136,6 +137,33 @@ describe("conversation", () => {
     expect(shuffled).not.toBeCloseTo(full ?? NaN, 6);
     expect(methods[1].shuffled).toBe(true);
   });
+});
+
+test("contexts fill the model and no more, also those of other cases", async () => {
+  await using small = await createFixture({}, { config: { max_position_embeddings: 300 } });
+  const folder = join(small.scratch, "tasks");
+  const examples = (input: string): string =>
+    jsonLines(
+      Array.from({ length: 80 }, (_, number) => ({ input: `${input} ${number}`, output: "a", options: ["a", "bb"] })),
+    );
+  await writeFiles(folder, {
+    "icl/tasks.json": { meta_train: [], meta_test: ["brief", "wordy"] },
+    "icl/brief.jsonl": examples("x"),
+    "icl/wordy.jsonl": examples("a question of many words that takes a good part of what the model can take"),
+  });
+  const { methods } = await evaluate({
+    evaluation: "multi-task",
+    model: small.model,
+    dataDir: folder,
+    methods: ["full", "full,shuffled=true"].map(parseMethodSpec),
+    steps: [40],
+    limit: 4,
+    replicates: 10,
+  });
+  for (const { points } of methods) {
+    expect(points[0].memory.peakSlots).toBeLessThanOrEqual(300);
+    expect(points[0].memory.peakSlots).toBeGreaterThan(200);
+  }
 });
 
 test("multi-task: the held-out tasks, each of which counts the same", async () => {

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { CreateMemoryOptions } from "../../runtime/protocol.js";
+import type { ChatMessage } from "../../text/chat-template.js";
 import { interruptible } from "../interrupt.js";
 import {
   adapterMethod,
@@ -46,7 +47,7 @@ export function replayCommand(): Command {
     .argument("[file]", "conversation as JSON (default: a bundled one)");
   return addModelOptions(command)
     .option("--adapter <dir>", "compare this compression adapter too (default: one that is installed with the model)")
-    .option("--window <slots>", "slots of the sliding window and of streaming", wholeNumber(8), 128)
+    .option("--window <slots>", "slots of the sliding window and of the streaming memory", wholeNumber(8), 128)
     .option("--json", "print the summary as one JSON object")
     .addHelpText("after", HELP)
     .action((file: string | undefined, flags: ReplayFlags) =>
@@ -86,20 +87,31 @@ function describeStart({ title, messages }: Conversation, { info }: LanguageMode
   return `${bold(title)}  ${dim(facts)}`;
 }
 
-async function createContestants(model: LanguageModel, { adapter, window }: ReplayFlags): Promise<Contestant[]> {
-  const entries: [label: string, options: CreateMemoryOptions][] = [
+/** The memories to compare: the two bounds that need no training, and what the adapter makes of the same slots and of fewer. */
+async function chooseContestants(
+  directory: string,
+  { adapter, window }: ReplayFlags,
+): Promise<[label: string, options: CreateMemoryOptions][]> {
+  const [installed] = await installedAdapters(directory);
+  const compressor = adapter ?? installed?.directory;
+  const common: [string, CreateMemoryOptions][] = [
     ["full cache", { method: "full" }],
     [`sliding window ${window}`, { method: "sliding-window", options: { window } }],
-    [`streaming ${window}`, { method: "streaming", options: { window } }],
   ];
-  const [installed] = await installedAdapters(model.info.directory);
-  const compressor = adapter ?? installed?.directory;
-  if (compressor !== undefined) {
-    const method = (await adapterMethod(compressor)) ?? "ccm-concat";
-    entries.push([method, { method, adapter: compressor }]);
-  }
+  if (compressor === undefined)
+    return [...common, [`streaming ${window}`, { method: "streaming", options: { window } }]];
+  const quarter = Math.max(1, Math.floor(window / 4));
+  const bounded = { window, compress: quarter, memory: quarter };
+  return [
+    ...common,
+    [`streaming CCM ${window}`, { method: "streaming-ccm", adapter: compressor, options: bounded }],
+    [(await adapterMethod(compressor)) ?? "ccm-concat", { adapter: compressor }],
+  ];
+}
+
+async function createContestants(model: LanguageModel, flags: ReplayFlags): Promise<Contestant[]> {
   const contestants: Contestant[] = [];
-  for (const [label, options] of entries) {
+  for (const [label, options] of await chooseContestants(model.info.directory, flags)) {
     contestants.push(await Contestant.create(label, await model.createMemory(options)));
   }
   return contestants;
@@ -110,11 +122,18 @@ async function runTurns(
   contestants: readonly Contestant[],
   { tokenizer, view, signal }: { tokenizer: AnswerTokenizer; view: ReplayView; signal: AbortSignal },
 ): Promise<void> {
+  let asked: ChatMessage[] = [];
   for (const [index, message] of messages.entries()) {
     const isAnswer = message.role === "assistant";
-    const answer = isAnswer ? tokenizer.tokens(message, messages.slice(0, index)) : undefined;
-    const turn = index + 1;
-    for (const contestant of contestants) await contestant.takeTurn({ turn, message, answer }, signal);
-    view.show({ turn, turns: messages.length, message }, contestants);
+    const isLast = index === messages.length - 1;
+    // A question waits for its answer: what is asked now is never compressed before it is answered.
+    if (!isAnswer) asked.push(message);
+    if (!isAnswer && !isLast) continue;
+    const start = index + 1 - asked.length - (isAnswer ? 1 : 0);
+    const answer = isAnswer ? tokenizer.tokens(message, asked, messages.slice(0, start)) : undefined;
+    const step = { turn: index + 1, messages: messages.slice(start, index + 1), answer };
+    for (const contestant of contestants) await contestant.takeTurn(step, signal);
+    view.show({ turn: index + 1, turns: messages.length, message }, contestants);
+    asked = [];
   }
 }

@@ -51,6 +51,7 @@ interface TrainFlags {
   threads?: number;
   timeLimit?: number;
   includeResearchOnly: boolean;
+  recompute: boolean;
   json: boolean;
 }
 
@@ -58,6 +59,13 @@ const number = (value: string): number => {
   const parsed = Number(value);
   if (value.trim() !== "" && Number.isFinite(parsed)) return parsed;
   throw new PrecisError("OPTION_INVALID", `"${value}" is not a number.`, { value });
+};
+
+/** A whole number from 1 on. */
+const count = (value: string): number => {
+  const parsed = number(value);
+  if (Number.isInteger(parsed) && parsed >= 1) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a whole number from 1 on.`, { value });
 };
 
 /** Methods that can be trained, the memory method that the adapter is for, and how a sample is laid out. */
@@ -84,12 +92,17 @@ function trainingMode(flags: TrainFlags, model: BaseModel): { mode: ParallelMode
 }
 
 /** Options of the memory method that the adapter should be used with. */
-function methodOptions(flags: TrainFlags): Record<string, unknown> {
-  if (flags.method === "ccm-merge") {
-    const ema = flags.decay === undefined ? {} : { average: "ema", decay: flags.decay };
-    return { recursive: flags.recursive, sink: flags.sink ? 1 : 0, ...ema };
+function methodOptions({ method, recursive, sink, decay, maxSteps, compTokens }: TrainFlags): Record<string, unknown> {
+  const sinks = { sink: sink ? 1 : 0 };
+  switch (method) {
+    case "ccm-concat":
+      // More slots than training ever showed confuse the model; the oldest then go.
+      return { recursive, ...sinks, limit: maxSteps * compTokens };
+    case "ccm-merge":
+      return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
+    default:
+      return sinks;
   }
-  return flags.method === "ccm-concat" ? { recursive: flags.recursive, sink: flags.sink ? 1 : 0 } : {};
 }
 
 function mixture(text: string | undefined): SampleOptions["weights"] {
@@ -152,9 +165,10 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
     signal,
   };
   const batches = { mode, rows: flags.rows, rowLength: flags.rowLength, labels: flags.labels };
-  const train = await EpisodeSampler.open(sample);
+  const sampler = await EpisodeSampler.open(sample);
   const held = await openHeldOut(sample);
-  const { device, threads, timeLimit, json, output, saveEvery, evalEvery, accumulation, ...decisive } = flags;
+  const { device, threads, timeLimit, recompute, json, output, saveEvery, evalEvery, accumulation, ...decisive } =
+    flags;
   void json;
   return {
     output,
@@ -168,6 +182,7 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
         labels: flags.rows * flags.rowLength,
         loraScale: flags.alpha / flags.rank,
         averaging: flags.method === "ccm-merge",
+        recompute,
       },
       optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip },
       engine: { weightsFolder: model.weightsFolder, device, threads },
@@ -191,7 +206,7 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
       accumulation,
       model: undefined,
       data: undefined,
-      sources: train.sources.map(({ name }) => name),
+      sources: sampler.sources.map(({ name }) => name),
     },
     timeLimit,
     signal,
@@ -199,8 +214,8 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
 }
 
 function progressLine(line: MetricsLine, steps: number): string {
-  const left = ((steps - line.step) * line.seconds) / line.step;
-  const minutes = `${Math.floor(left / 60)}:${String(Math.round(left % 60)).padStart(2, "0")}`;
+  const left = Math.round(((steps - line.step) * line.seconds) / line.step);
+  const minutes = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
   const evaluated = line.evalLoss === undefined ? "" : `  held-out ${line.evalLoss.toFixed(4)}`;
   return `step ${line.step}/${steps}  loss ${line.loss.toFixed(4)}${evaluated}  |g| ${line.gradientNorm.toFixed(2)}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
 }
@@ -243,17 +258,17 @@ export function trainCommand(): Command {
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
-    .option("--comp-tokens <n>", "COMP tokens of a time step", number, 2)
+    .option("--comp-tokens <n>", "COMP tokens of a time step", count, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
-    .option("--rank <r>", "LoRA rank", number, 8)
+    .option("--rank <r>", "LoRA rank", count, 8)
     .option("--alpha <a>", "LoRA alpha", number, 16)
     .option("--targets <names>", "projections that get a LoRA", "q_proj,k_proj,v_proj,o_proj")
-    .option("--steps <n>", "optimiser steps", number, 1000)
-    .option("--rows <n>", "rows of a micro-batch", number, 8)
-    .option("--row-length <n>", "tokens of a row; samples are packed into rows", number, 512)
-    .option("--accumulation <n>", "micro-batches of a step", number, 1)
+    .option("--steps <n>", "optimiser steps", count, 1000)
+    .option("--rows <n>", "rows of a micro-batch", count, 8)
+    .option("--row-length <n>", "tokens of a row; samples are packed into rows", count, 512)
+    .option("--accumulation <n>", "micro-batches of a step", count, 1)
     .addOption(
       new Option("--labels <scope>", "what the loss covers: the answer, or all text after the first step")
         .choices(["answer", "all"])
@@ -267,12 +282,13 @@ export function trainCommand(): Command {
     .option("--weight-decay <x>", "AdamW weight decay", number, 0)
     .option("--clip <norm>", "largest gradient norm", number, 1)
     .option("--seed <n>", "seed of data order and starting values", number, 42)
-    .option("--max-steps <n>", "most time steps of a sample", number, 16)
-    .option("--eval-every <n>", "steps between evaluations on held-out data", number, 100)
-    .option("--eval-episodes <n>", "held-out samples of an evaluation", number, 64)
-    .option("--save-every <n>", "steps between saves", number, 100)
+    .option("--max-steps <n>", "most time steps of a sample", count, 16)
+    .option("--eval-every <n>", "steps between evaluations on held-out data", count, 100)
+    .option("--eval-episodes <n>", "held-out samples of an evaluation", count, 64)
+    .option("--save-every <n>", "steps between saves", count, 100)
     .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
-    .option("--threads <n>", "CPU threads", number)
+    .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
+    .option("--threads <n>", "CPU threads", count)
     .option("--time-limit <seconds>", "save and stop after this long", number)
     .option("--include-research-only", "also data whose licence forbids commercial use", false)
     .option("--json", "print the result as JSON", false)

@@ -45,15 +45,18 @@ export class Contestant {
     return new Contestant(label, memory, await memory.stats());
   }
 
-  /** Scores an answer if there is one, then takes the message in. `turn` counts messages from 1. */
+  /**
+   * Scores an answer if there is one, with its question in full before it, then takes the messages in. `turn` counts
+   * messages from 1.
+   */
   async takeTurn(
-    { turn, message, answer }: { turn: number; message: ChatMessage; answer: AnswerTokens | undefined },
+    { turn, messages, answer }: { turn: number; messages: readonly ChatMessage[]; answer: AnswerTokens | undefined },
     signal: AbortSignal,
   ): Promise<void> {
     if (this.overflowTurn !== undefined) return;
     try {
       const score = answer === undefined ? undefined : await this.#score(answer, signal);
-      this.stats = await this.memory.append([message], { signal });
+      this.stats = await this.memory.append(messages, { signal });
       this.peakBytes = Math.max(this.peakBytes, this.stats.bytes);
       if (score !== undefined) this.scores.push(score);
     } catch (error) {

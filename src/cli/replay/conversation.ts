@@ -53,7 +53,7 @@ export async function readConversation(file: string): Promise<Conversation> {
   return { title: named, messages, questions: questions as Question[] };
 }
 
-/** An answer as tokens: those from `scoredFrom` on are the assistant's own, the ones before open its turn. */
+/** A question and its answer as tokens: those from `scoredFrom` on are the assistant's own. */
 export interface AnswerTokens {
   ids: number[];
   scoredFrom: number;
@@ -79,12 +79,13 @@ export class AnswerTokenizer {
     });
   }
 
-  /** The tokens of an answer that follows `previous`. */
-  tokens(answer: ChatMessage, previous: readonly ChatMessage[]): AnswerTokens {
+  /** The tokens of an answer and of the messages that it answers, which follow `previous`. */
+  tokens(answer: ChatMessage, asked: readonly ChatMessage[], previous: readonly ChatMessage[]): AnswerTokens {
     const before = this.#shielded(previous);
     const encode = (text: string): number[] => this.#tokenizer.encode(text, { addSpecialTokens: false });
-    const opening = encode(this.#template.renderTurn([], before, { addGenerationPrompt: true })).length;
-    const ids = encode(this.#template.renderTurn(this.#shielded([answer]), before));
+    const question = this.#shielded(asked);
+    const opening = encode(this.#template.renderTurn(question, before, { addGenerationPrompt: true })).length;
+    const ids = encode(this.#template.renderTurn([...question, ...this.#shielded([answer])], before));
     // The first token has nothing before it in its pass, so that no logits predict it.
     return { ids, scoredFrom: Math.max(1, opening) };
   }

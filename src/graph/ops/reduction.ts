@@ -1,6 +1,6 @@
 /** @file Reductions over axes, and the softmax that is built on one. */
 import type { GraphBuilder, Value } from "../builder.js";
-import type { VjpRules } from "../vjp.js";
+import type { VjpRule, VjpRules } from "../vjp.js";
 import { mul, scale, sub } from "./elementwise.js";
 import { expand, reshape } from "./movement.js";
 import { resolveAxis, staticSize } from "./shapes.js";
@@ -8,11 +8,19 @@ import { resolveAxis, staticSize } from "./shapes.js";
 function reduce(graph: GraphBuilder, opType: string, x: Value, axes: readonly number[], keepDims: boolean): Value {
   const resolved = axes.map((axis) => resolveAxis(graph, opType, x, axis));
   const shape = x.shape.flatMap((dim, axis) => (!resolved.includes(axis) ? [dim] : keepDims ? [1] : []));
+  // Which axes are gone cannot be told from the shapes alone where two axes have one size.
+  const kept = x.shape.map((dim, axis) => (resolved.includes(axis) ? 1 : dim));
+  const spread: VjpRule = ({ gradient }) => [expand(graph, reshape(graph, gradient, kept), x.shape)];
+  const spreadMean: VjpRule = (call) => {
+    const count = resolved.reduce((product, axis) => product * staticSize(graph, opType, x, axis), 1);
+    return spread({ ...call, gradient: scale(graph, call.gradient, 1 / count) });
+  };
   return graph.node({
     opType,
     inputs: [x, graph.integers(resolved)],
     attributes: { keepdims: keepDims ? 1n : 0n },
     outputs: [{ dtype: x.dtype, shape }],
+    vjp: { ReduceSum: spread, ReduceMean: spreadMean }[opType],
   })[0] as Value;
 }
 
@@ -44,30 +52,8 @@ export function unbroadcast(graph: GraphBuilder, gradient: Value, target: Value)
   return extra === 0 ? summed : reshape(graph, summed, target.shape);
 }
 
-/** A reduced gradient put back along the axes that were summed away. */
-function spread(graph: GraphBuilder, gradient: Value, x: Value, axes: readonly number[]): Value {
-  const kept = x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim));
-  return expand(graph, reshape(graph, gradient, kept), x.shape);
-}
-
-/** Axes that differ between an input and its reduction. */
-function reducedAxes(x: Value, output: Value): number[] {
-  const keepDims = x.shape.length === output.shape.length;
-  if (keepDims) return x.shape.flatMap((dim, axis) => (output.shape[axis] === 1 && dim !== 1 ? [axis] : []));
-  let next = 0;
-  return x.shape.flatMap((dim, axis) => (output.shape[next] === dim && ++next > 0 ? [] : [axis]));
-}
-
-/** Gradients of reductions. */
+/** Gradients of what is built on reductions; sums and means bring their own, as those need to know the axes. */
 export const REDUCTION_VJPS: VjpRules = {
-  ReduceSum: ({ graph, inputs: [x], gradient, output }) => [
-    spread(graph, gradient, x as Value, reducedAxes(x as Value, output)),
-  ],
-  ReduceMean: ({ graph, inputs: [x], gradient, output }) => {
-    const axes = reducedAxes(x as Value, output);
-    const count = axes.reduce((product, axis) => product * staticSize(graph, "ReduceMean", x as Value, axis), 1);
-    return [spread(graph, scale(graph, gradient, 1 / count), x as Value, axes)];
-  },
   Softmax: ({ graph, gradient, output }) => {
     const inner = reduceSum(graph, mul(graph, gradient, output), [-1], true);
     return [mul(graph, output, sub(graph, gradient, inner))];

@@ -8,12 +8,25 @@ export const ccmConcat: MemoryMethod = defineMethod({
   summary: "Compress each step into the KV of its COMP tokens and append it: a few slots per step.",
   paper: "arXiv:2312.03414",
   needsCompTokens: true,
-  options: CCM_OPTIONS,
+  options: {
+    ...CCM_OPTIONS,
+    limit: {
+      default: 0,
+      min: 0,
+      description:
+        "Most memory slots; the oldest are dropped. 0 keeps all. Adapters know only as many as they were trained with.",
+    },
+  },
   create: (options, state = {}) => ({
     state,
     visible: (session, purpose) => ccmVisibility(options, session, purpose),
     async closeStep(session) {
-      if (session.openIds.length > 0) await compressOpenStep(session, options);
+      if (session.openIds.length === 0) return;
+      await compressOpenStep(session, options);
+      const { row } = session;
+      const first = row.kinds.indexOf("memory");
+      const excess = options.limit === 0 ? 0 : Math.max(0, row.length - first - options.limit);
+      row.arrange(row.kinds.flatMap((_, slot) => (slot >= first && slot < first + excess ? [] : [slot])));
     },
   }),
 });

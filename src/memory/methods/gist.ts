@@ -10,8 +10,8 @@ export const gist: MemoryMethod = defineMethod({
   summary: "Compress the whole context at once into one set of COMP tokens; each step reads all of it again.",
   paper: "arXiv:2304.08467",
   needsCompTokens: true,
-  options: {},
-  create: (_options, state = { context: [] }) => ({
+  options: { sink: { default: 0, min: 0, description: "First tokens to keep uncompressed, as attention sinks." } },
+  create: ({ sink }, state = { context: [] }) => ({
     state,
     defersContext: true,
     async closeStep(session) {
@@ -20,7 +20,10 @@ export const gist: MemoryMethod = defineMethod({
       await session.reread(context, 0, 0);
       state["context"] = context;
       await session.compress(Array.from({ length: session.compTokens }, (_, k) => session.position + k));
-      session.row.arrange(Array.from({ length: session.compTokens }, (_, k) => context.length + k));
+      const sinks = Math.min(sink, context.length);
+      for (let slot = 0; slot < sinks; slot++) session.row.setKind(slot, "sink");
+      const compressed = Array.from({ length: session.compTokens }, (_, k) => context.length + k);
+      session.row.arrange([...Array.from({ length: sinks }, (_, slot) => slot), ...compressed]);
     },
   }),
 });

@@ -1,0 +1,143 @@
+/** @file A tiny random model set up for training, and samples for it. */
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import type { LoraTarget } from "#precis/models/decoder.js";
+import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
+import { openBaseModel, type BaseModel } from "#precis/train/base-model.js";
+import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
+import {
+  buildLayout,
+  type PaddedBatch,
+  type ParallelLayout,
+  type ParallelMode,
+} from "#precis/train/parallel-layout.js";
+import { Trainer, type TrainerParts } from "#precis/train/trainer.js";
+import { batchLabels, trainingFeeds, type BatchLabels } from "#precis/train/training-batch.js";
+import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "#precis/train/training-graph.js";
+import { writeRandomModel, type RandomModelOptions } from "../reference/random-model.js";
+import { normalGenerator } from "../reference/random-tensors.js";
+
+/** Ids of the random model's tokens. */
+export const IDS = { vocabSize: 320, padId: 0, bosId: 1 };
+const TARGETS: readonly LoraTarget[] = ["q", "k", "v", "o"].map((name): LoraTarget => `self_attn.${name}_proj`);
+
+/** Every way to compress, as the parallel forward knows it. */
+export const MODES: Readonly<Record<string, ParallelMode>> = {
+  "concat, recursive": { ...IDS, method: "concat", recursive: true, compTokens: 2, sink: false },
+  "concat, each step alone": { ...IDS, method: "concat", recursive: false, compTokens: 2, sink: false },
+  "concat, sink": { ...IDS, method: "concat", recursive: true, compTokens: 2, sink: true },
+  "merge, recursive": { ...IDS, method: "merge", recursive: true, compTokens: 2, sink: false },
+  "merge, each step alone": { ...IDS, method: "merge", recursive: false, compTokens: 2, sink: false },
+  "merge, moving average and sink": { ...IDS, method: "merge", recursive: true, compTokens: 2, sink: true, decay: 0.3 },
+  gist: { ...IDS, method: "gist", compTokens: 2, sink: false },
+  full: { ...IDS, method: "full" },
+};
+
+/** Sizes and parameters for a mode, and for batches of `rows` × `seq`. */
+export function specFor(mode: ParallelMode, rows: number, seq: number, recompute = false): TrainingGraphSpec {
+  const compTokens = mode.method === "full" || mode.method === "none" ? 0 : mode.compTokens;
+  const sizes = { batch: rows, seq, labels: rows * seq };
+  return {
+    rank: 4,
+    targets: TARGETS,
+    compTokens,
+    ...sizes,
+    loraScale: 2,
+    averaging: mode.method === "merge",
+    recompute,
+  };
+}
+
+/** Loss and gradient of one batch. */
+export interface Pass {
+  loss: number;
+  gradient: Float32Array;
+}
+
+/** A model folder opened for training; removed on disposal. */
+export interface TinyTraining extends AsyncDisposable {
+  base: BaseModel;
+  scratch: string;
+  /** Starting values, with noise added so that nothing is zero. */
+  parameters: (spec: TrainingGraphSpec, seed?: number) => Float32Array;
+  /** What a trainer needs; starts from {@link parameters}. */
+  parts: (spec: TrainingGraphSpec, optimizer?: TrainerParts["optimizer"]) => TrainerParts;
+  trainer: (spec: TrainingGraphSpec, optimizer?: TrainerParts["optimizer"]) => Promise<Trainer>;
+  /** A graph ready to run, and the function that runs it. */
+  passes: (spec: TrainingGraphSpec) => Promise<{
+    run: (batch: PaddedBatch, labels?: BatchLabels) => Promise<Pass>;
+    dispose: () => Promise<void>;
+  }>;
+}
+
+/** Writes and opens a random model. */
+export async function tinyTraining(options: RandomModelOptions = {}): Promise<TinyTraining> {
+  const scratch = mkdtempSync(join(tmpdir(), "precis-train-"));
+  const sizes: RandomModelOptions = { hiddenSize: 32, layers: 2, queryHeads: 4, kvHeads: 2, seed: 5, tiedHead: true };
+  const { directory } = writeRandomModel(join(scratch, "model"), { ...sizes, ...options });
+  return openTraining(directory, scratch);
+}
+
+/** Opens a model folder for training; `scratch` is removed on disposal. */
+export async function openTraining(directory: string, scratch: string): Promise<TinyTraining> {
+  const base = await openBaseModel(directory);
+  const { config, weights, weightsFolder } = base;
+  const parameters = (spec: TrainingGraphSpec, seed = 3): Float32Array => {
+    const normal = normalGenerator(seed);
+    const values = initialParameters(config, layoutParameters(config, spec), seed, base.embedding);
+    return values.map((value) => value + 0.2 * normal());
+  };
+  const parts = (spec: TrainingGraphSpec, optimizer: TrainerParts["optimizer"] = {}): TrainerParts => {
+    const values = parameters(spec);
+    const zeros = (): Float32Array => new Float32Array(values.length);
+    const state = { step: 0, parameters: values, firstMoment: zeros(), secondMoment: zeros() };
+    return { config, weights, spec, optimizer, engine: { weightsFolder, device: "cpu", threads: 1 }, state };
+  };
+  return {
+    base,
+    scratch,
+    parameters,
+    parts,
+    trainer: (spec, optimizer) => Trainer.create(parts(spec, optimizer)),
+    async passes(spec) {
+      const layout = layoutParameters(config, spec);
+      const values = parameters(spec);
+      const build = () => buildTrainingGraph(config, weights(), layout, spec);
+      const session = await EngineSession.create(build, { weightsFolder, device: "cpu", threads: 1 });
+      return {
+        async run(batch, labels = batchLabels(batch)) {
+          const feeds = trainingFeeds(config, batch, spec, labels);
+          feeds[TRAINING_IO.parameters] = floatTensor(values, [layout.size]);
+          feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
+          const { loss, gradient } = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
+          return { loss: Number(loss.data[0]), gradient: Float32Array.from(gradient.data as Float32Array) };
+        },
+        dispose: () => session.dispose(),
+      };
+    },
+    async [Symbol.asyncDispose]() {
+      rmSync(scratch, { recursive: true });
+    },
+  };
+}
+
+/** A sample as tests write it: its time steps, a question and an answer. */
+export interface PlainSample {
+  chunks: number[][];
+  input: number[];
+  target: number[];
+}
+
+/** Lays a sample out with its target as labels. */
+export function layoutOf({ chunks, input, target }: PlainSample, mode: ParallelMode): ParallelLayout {
+  return buildLayout({ chunks, input: [...input, ...target], labels: { start: input.length } }, mode);
+}
+
+/** ‖a − b‖ / ‖b‖ */
+export function relativeError(a: Float32Array, b: Float32Array): number {
+  const norm = (values: Float32Array): number => Math.hypot(...values);
+  return norm(a.map((value, i) => value - b[i])) / (norm(b) || 1);
+}
