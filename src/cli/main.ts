@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { chatCommand } from "./commands/chat.js";
+import { evalCommand } from "./commands/eval.js";
 import { inspectCommand } from "./commands/inspect.js";
 import { methodsCommand } from "./commands/methods.js";
 import { modelsCommand } from "./commands/models.js";
@@ -17,6 +18,7 @@ const COMMANDS: readonly (() => Command)[] = [
   replayCommand,
   inspectCommand,
   trainCommand,
+  evalCommand,
   methodsCommand,
   modelsCommand,
   pullCommand,

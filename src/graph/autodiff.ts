@@ -116,13 +116,9 @@ export function differentiate(
     for (const block of blocks.toReversed()) {
       // What comes out of the nodes just gone through must be there before this block is computed again.
       const inner = new Set(last.flatMap(({ outputs }) => outputs));
-      const fresh = [...gradients].filter(([name, gradient]) => !inner.has(name) && !known.has(gradient));
+      const fresh = [...gradients].flatMap(([name, value]) => (inner.has(name) || known.has(value) ? [] : [value]));
       known = new Set(gradients.values());
-      const copies = emitAgain(
-        graph,
-        block,
-        fresh.map(([, gradient]) => gradient),
-      );
+      const copies = emitAgain(graph, block, fresh);
       for (const { name } of copies.values()) recomputed.add(name);
       backward(block.nodes, copies);
       last = block.nodes;

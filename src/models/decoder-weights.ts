@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { PrecisError } from "../errors.js";
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { add, cast } from "../graph/ops/elementwise.js";
-import { linear, quantizedLinear } from "../graph/ops/linalg.js";
+import { columnQuantizedLinear, linear, quantizedLinear } from "../graph/ops/linalg.js";
 import type { TensorEntry } from "../weights/safetensors.js";
 import type { DecoderConfig } from "./config.js";
 import { projectionSize } from "./projections.js";
@@ -100,6 +100,22 @@ export function quantizedWeights(tensors: TensorLookup, bits: 4 | 8, blockSize: 
   };
 }
 
+/** The same copy for long inputs: matrices in their column form where they have one, see `weights/column-copy.ts`. */
+export function columnWeights(tensors: TensorLookup, blockSize: number): DecoderWeights {
+  const external = new ExternalWeights(tensors);
+  const blocks = quantizedWeights(tensors, 4, blockSize);
+  return {
+    ...blocks,
+    project(graph, x, name, bias) {
+      if (!tensors.has(`${name}.weight.columns`)) return blocks.project(graph, x, name, bias);
+      const columns = external.raw(graph, `${name}.weight.columns`);
+      const scales = external.raw(graph, `${name}.weight.column_scales`);
+      const product = columnQuantizedLinear(graph, x, { columns, scales });
+      return bias ? add(graph, product, blocks.vector(graph, `${name}.bias`)) : product;
+    },
+  };
+}
+
 /** Every tensor a decoder reads, as a plan for quantising: matrices with the parts they are stacked from, and the rest. */
 export interface DecoderTensorPlan {
   linears: { name: string; parts: string[] }[];
@@ -160,4 +176,18 @@ export function checkTensorShapes(config: DecoderConfig, tensors: TensorLookup):
       { value: name, nextStep: "Check that config.json belongs to these weights." },
     );
   }
+}
+
+/** The stacked matrices of the layers, with the sizes of their inputs. The head sees few rows and needs no second form. */
+export function columnMatrices(config: DecoderConfig): { name: string; inFeatures: number }[] {
+  const { hiddenSize, intermediateSize, queryHeads, headDim } = config;
+  const inputs: Readonly<Record<string, number>> = {
+    "self_attn.qkv_proj": hiddenSize,
+    "self_attn.o_proj": queryHeads * headDim,
+    "mlp.gate_up_proj": hiddenSize,
+    "mlp.down_proj": intermediateSize,
+  };
+  return Array.from({ length: config.layerCount }, (_, layer) =>
+    Object.entries(inputs).map(([name, inFeatures]) => ({ name: `model.layers.${layer}.${name}.weight`, inFeatures })),
+  ).flat();
 }

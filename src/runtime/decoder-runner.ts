@@ -50,11 +50,16 @@ export interface RunnerParts {
   config: DecoderConfig;
   /** Makes the weights of one graph. */
   weights: () => DecoderWeights;
+  /** Makes the weights of a graph for many rows, where they have a form of their own. */
+  prefillWeights?: (() => DecoderWeights) | undefined;
   embeddings: EmbeddingTable;
   engine: EngineOptions;
   /** Names a weight that is not a finite number, once outputs came out as NaN. */
   findBadWeight: () => Promise<string | undefined>;
 }
+
+/** Rows from which on a run uses the weights for many rows, if there are any. */
+const PREFILL_ROWS = 32;
 
 /** A model ready to run. Not safe for concurrent use of one row; runs themselves are atomic. */
 export class DecoderRunner implements AsyncDisposable {
@@ -72,7 +77,8 @@ export class DecoderRunner implements AsyncDisposable {
 
   /** Starts the engine ahead of the first run; returns the device it runs on. */
   async start(): Promise<EngineSession["device"]> {
-    return (await this.#session([], false)).device;
+    if (this.#parts.prefillWeights !== undefined) await this.#session([], false, true);
+    return (await this.#session([], false, false)).device;
   }
 
   /** Makes sure that the graph has inputs for these projections; rebuilds it if not. */
@@ -91,7 +97,8 @@ export class DecoderRunner implements AsyncDisposable {
     }
     // Another adapter may change the targets while the session starts.
     const loraTargets = this.#loraTargets;
-    const session = await this.#session(options.taps ?? [], options.averaging !== undefined);
+    const prefill = this.#parts.prefillWeights !== undefined && batch.length * seq >= PREFILL_ROWS;
+    const session = await this.#session(options.taps ?? [], options.averaging !== undefined, prefill);
     const feeds: Feeds = {};
     const store = this.#feedPast(batch, feeds);
     this.#feedTokens(batch, seq, feeds, options);
@@ -212,13 +219,13 @@ export class DecoderRunner implements AsyncDisposable {
     }
   }
 
-  #session(taps: readonly string[], averaging: boolean): Promise<EngineSession> {
-    const key = JSON.stringify([taps, averaging]);
+  #session(taps: readonly string[], averaging: boolean, prefill: boolean): Promise<EngineSession> {
+    const key = JSON.stringify([taps, averaging, prefill]);
     let session = this.#sessions.get(key);
     if (session === undefined) {
       const { config } = this;
       const options = { loraTargets: this.#loraTargets, taps, averaging };
-      const weights = this.#parts.weights;
+      const weights = (prefill ? this.#parts.prefillWeights : undefined) ?? this.#parts.weights;
       // WebGPU has no kernel for the fused attention op.
       const build = (device: Device): GraphBuilder =>
         buildDecoder(config, weights(), { ...options, form: device === "webgpu" ? "primitive" : "fused" });

@@ -6,6 +6,8 @@ import type { ModelIdentity } from "../memory/snapshot.js";
 import type { DecoderConfig } from "../models/config.js";
 import {
   checkTensorShapes,
+  columnMatrices,
+  columnWeights,
   quantizationPlan,
   quantizedWeights,
   storedWeights,
@@ -17,6 +19,7 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { loadAdapter } from "../weights/adapter.js";
 import { findNonFiniteTensor, fingerprintCheckpoint, openCheckpoint, type Checkpoint } from "../weights/checkpoint.js";
 import { placeTensors } from "../weights/placement.js";
+import { columnCopy } from "../weights/column-copy.js";
 import { convertCheckpoint, quantizeCheckpoint } from "../weights/quantize.js";
 import type { TensorEntry } from "../weights/safetensors.js";
 import { DecoderRunner } from "./decoder-runner.js";
@@ -35,6 +38,8 @@ export interface LoadHooks {
 interface PlacedWeights {
   folder: string;
   weights: () => DecoderWeights;
+  /** Weights for long inputs, where they have a form of their own. */
+  prefillWeights?: () => DecoderWeights;
 }
 
 const EMBEDDINGS = "model.embed_tokens.weight";
@@ -55,7 +60,11 @@ async function placeWeights(
     const bits = options.dtype === "int8" ? 8 : 4;
     const copy = await quantizeCheckpoint(checkpoint, quantizationPlan(config), { ...derive, bits });
     const { folder, tensors } = placeTensors(copy.tensors);
-    return { folder, weights: () => quantizedWeights(tensors, copy.bits, copy.blockSize) };
+    const weights = (): DecoderWeights => quantizedWeights(tensors, copy.bits, copy.blockSize);
+    if (options.fastPrefill === false || bits === 8 || options.device === "webgpu") return { folder, weights };
+    const columns = await columnCopy(copy, columnMatrices(config), derive);
+    const both = new Map([...tensors, ...placeTensors(columns).tensors]);
+    return { folder, weights, prefillWeights: () => columnWeights(both, copy.blockSize) };
   }
   const plan = quantizationPlan(config);
   const needed = [...new Set([...plan.linears.flatMap(({ parts }) => parts), ...plan.kept])];
@@ -122,6 +131,7 @@ export class LoadedModel implements AsyncDisposable {
     const runner = new DecoderRunner({
       config,
       weights: placed.weights,
+      prefillWeights: placed.prefillWeights,
       embeddings: new EmbeddingTable(checkpoint.tensors.get(EMBEDDINGS) as TensorEntry, config.embeddingScale),
       engine: {
         weightsFolder: placed.folder,

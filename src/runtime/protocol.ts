@@ -18,6 +18,8 @@ export interface EngineLoadOptions {
   device: Device | "auto";
   threads?: number;
   cacheDir?: string;
+  /** Keep a second form of int4 weights for long inputs. Default true. */
+  fastPrefill?: boolean;
   profilePrefix?: string;
 }
 

@@ -117,6 +117,13 @@ export function countParameters(config: DecoderConfig, spec: TrainerParts["spec"
   return layoutParameters(config, spec).size;
 }
 
+/** An error in place of saving numbers that cannot be trained further. */
+function diverged(step: number, loss: number, gradientNorm: number): PrecisError {
+  return new PrecisError("ENGINE_FAILED", `Step ${step} has loss ${loss} and gradient norm ${gradientNorm}.`, {
+    nextStep: "The last saved state is kept; use a lower learning rate, or another device.",
+  });
+}
+
 /** Takes the steps that are left, or as many as time allows; `progress` and `metrics` are kept up to date. */
 async function takeSteps(
   run: TrainingRun,
@@ -138,6 +145,7 @@ async function takeSteps(
     const micro = [];
     for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
     const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
+    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) throw diverged(trainer.step, loss, gradientNorm);
     progress.batches += run.accumulation;
     progress.tokens += tokensPerStep;
     progress.seconds = before.seconds + elapsed();
@@ -162,7 +170,8 @@ async function takeSteps(
 
 /**
  * Runs, or goes on with, a training run until its last step, its time limit or an abort; the state is saved in each case.
- * @throws OPTION_INVALID if the folder holds a run with other options; INPUT_INVALID if the data ends
+ * @throws OPTION_INVALID if the folder holds a run with other options; INPUT_INVALID if the data ends; ENGINE_FAILED if
+ *   the loss is not a number
  */
 export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
   const directory = new RunDirectory(run.output);

@@ -151,7 +151,7 @@ describe("gradients equal finite differences", () => {
   ])("rotary embedding of %s of a head", async (_part, headDim) => {
     // Any numbers will do as cosines and sines: the gradient is that of a linear map.
     const inputs = { x: plain([2, 3, 2 * headDim]), ...COS_SIN };
-    await expectGradients(inputs, (graph, { x, cos, sin }) => rotary(graph, x, cos, sin, 2), {
+    await expectGradients<"x" | "cos" | "sin">(inputs, (graph, { x, cos, sin }) => rotary(graph, x, cos, sin, 2), {
       frozen: ["cos", "sin"],
     });
   });

@@ -62,7 +62,7 @@ const number = (value: string): number => {
 };
 
 /** A whole number from 1 on. */
-const count = (value: string): number => {
+const wholeNumber = (value: string): number => {
   const parsed = number(value);
   if (Number.isInteger(parsed) && parsed >= 1) return parsed;
   throw new PrecisError("OPTION_INVALID", `"${value}" is not a whole number from 1 on.`, { value });
@@ -141,6 +141,17 @@ async function openHeldOut(options: SampleOptions): Promise<EpisodeSampler | und
   });
 }
 
+/** Tokens of text that fit into a row beside the COMP tokens of the longest sample; merging doubles those. */
+function textRoom({ method, rowLength, maxSteps }: TrainFlags, compTokens: number): number {
+  const newTokens = compTokens * (method === "gist" ? 1 : maxSteps) * (method === "ccm-merge" ? 2 : 1);
+  if (newTokens < rowLength) return rowLength - newTokens;
+  throw new PrecisError(
+    "OPTION_INVALID",
+    `A row of ${rowLength} tokens has no room for text beside ${newTokens} COMP tokens.`,
+    { value: rowLength, nextStep: "Raise --row-length, or lower --max-steps or --comp-tokens." },
+  );
+}
+
 async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
   const { mode, memoryMethod } = trainingMode(flags, model);
@@ -158,8 +169,7 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
     weights: mixture(flags.mix),
     seed: flags.seed,
     maxSteps: flags.maxSteps,
-    // COMP tokens take room in a row too; merging doubles them.
-    maxTokens: flags.rowLength - flags.maxSteps * compTokens * (flags.method === "ccm-merge" ? 2 : 1),
+    maxTokens: textRoom(flags, compTokens),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
     signal,
@@ -258,17 +268,17 @@ export function trainCommand(): Command {
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
-    .option("--comp-tokens <n>", "COMP tokens of a time step", count, 2)
+    .option("--comp-tokens <n>", "COMP tokens of a time step", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
-    .option("--rank <r>", "LoRA rank", count, 8)
+    .option("--rank <r>", "LoRA rank", wholeNumber, 8)
     .option("--alpha <a>", "LoRA alpha", number, 16)
     .option("--targets <names>", "projections that get a LoRA", "q_proj,k_proj,v_proj,o_proj")
-    .option("--steps <n>", "optimiser steps", count, 1000)
-    .option("--rows <n>", "rows of a micro-batch", count, 8)
-    .option("--row-length <n>", "tokens of a row; samples are packed into rows", count, 512)
-    .option("--accumulation <n>", "micro-batches of a step", count, 1)
+    .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
+    .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
+    .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
+    .option("--accumulation <n>", "micro-batches of a step", wholeNumber, 1)
     .addOption(
       new Option("--labels <scope>", "what the loss covers: the answer, or all text after the first step")
         .choices(["answer", "all"])
@@ -282,13 +292,13 @@ export function trainCommand(): Command {
     .option("--weight-decay <x>", "AdamW weight decay", number, 0)
     .option("--clip <norm>", "largest gradient norm", number, 1)
     .option("--seed <n>", "seed of data order and starting values", number, 42)
-    .option("--max-steps <n>", "most time steps of a sample", count, 16)
-    .option("--eval-every <n>", "steps between evaluations on held-out data", count, 100)
-    .option("--eval-episodes <n>", "held-out samples of an evaluation", count, 64)
-    .option("--save-every <n>", "steps between saves", count, 100)
+    .option("--max-steps <n>", "most time steps of a sample", wholeNumber, 16)
+    .option("--eval-every <n>", "steps between evaluations on held-out data", wholeNumber, 100)
+    .option("--eval-episodes <n>", "held-out samples of an evaluation", wholeNumber, 64)
+    .option("--save-every <n>", "steps between saves", wholeNumber, 100)
     .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
     .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
-    .option("--threads <n>", "CPU threads", count)
+    .option("--threads <n>", "CPU threads", wholeNumber)
     .option("--time-limit <seconds>", "save and stop after this long", number)
     .option("--include-research-only", "also data whose licence forbids commercial use", false)
     .option("--json", "print the result as JSON", false)

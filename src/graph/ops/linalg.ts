@@ -1,8 +1,9 @@
 /** @file Matrix products. */
 import type { GraphBuilder, Value } from "../builder.js";
 import type { VjpRules } from "../vjp.js";
+import { div, max, mul } from "./elementwise.js";
 import { reshape, transpose } from "./movement.js";
-import { unbroadcast } from "./reduction.js";
+import { reduceMax, unbroadcast } from "./reduction.js";
 import { broadcastShapes, expectRank, resolveAxis, staticSize } from "./shapes.js";
 
 /** a · b over the last two axes, leading axes broadcast: [..., m, k] · [..., k, n] → [..., m, n] */
@@ -65,6 +66,33 @@ export function quantizedLinear(graph: GraphBuilder, x: Value, weight: Quantized
     },
     outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), weight.outFeatures] }],
   })[0] as Value;
+}
+
+/** A weight quantised per output column: `columns` int8 [in, out], `scales` float32 [out]. */
+export interface ColumnQuantizedWeight {
+  columns: Value;
+  scales: Value;
+}
+
+/**
+ * x · weight for a weight quantised per column: [..., in] → [..., out]. Each row of x is divided by its largest magnitude,
+ * so that the kernel's one int8 scale for all rows suits every row, and multiplied back afterwards.
+ */
+export function columnQuantizedLinear(graph: GraphBuilder, x: Value, weight: ColumnQuantizedWeight): Value {
+  const opType = "DynamicQuantizeMatMul";
+  if (staticSize(graph, opType, x, -1) !== weight.columns.shape[0]) {
+    throw graph.shapeError(opType, "inner axes differ", [x, weight.columns]);
+  }
+  const [magnitude] = graph.node({ opType: "Abs", inputs: [x], outputs: [x] });
+  const largest = max(graph, reduceMax(graph, magnitude as Value, [-1], true), graph.floats([1e-30], []));
+  const shape = [...x.shape.slice(0, -1), weight.columns.shape[1] as number | string];
+  const [product] = graph.node({
+    opType,
+    domain: "com.microsoft",
+    inputs: [div(graph, x, largest), weight.columns, weight.scales],
+    outputs: [{ dtype: x.dtype, shape }],
+  });
+  return mul(graph, product as Value, largest);
 }
 
 /** `x` with its last two axes exchanged */

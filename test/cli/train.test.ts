@@ -1,0 +1,137 @@
+/** @file `precis train` from data to adapter, as users run it. */
+
+import { existsSync, readFileSync } from "node:fs";
+
+import { beforeAll, expect, test } from "vitest";
+
+import { loadModel } from "#precis/index.js";
+import type { MetricsLine } from "#precis/train/run-directory.js";
+import { writeTinyData } from "../data/tiny-data.js";
+import { writeRandomModel } from "../reference/random-model.js";
+import { precis, start, testFolder, type Finished } from "./precis.js";
+
+const path = testFolder();
+beforeAll(async () => {
+  await writeTinyData(path("data"));
+  writeRandomModel(path("model"), { hiddenSize: 32, layers: 2, queryHeads: 4, kvHeads: 2, seed: 9, tiedHead: true });
+});
+
+/** The command line of a small run into the folder `output`. */
+function command(output: string, ...more: string[]): string[] {
+  const common = ["train", "--model", path("model"), "--data", path("data"), "--output", path(output)];
+  const sizes = ["--rows", "2", "--row-length", "320", "--max-steps", "4", "--steps", "6", "--rank", "4"];
+  const often = ["--eval-every", "3", "--save-every", "1", "--eval-episodes", "4", "--device", "cpu", "--threads", "1"];
+  return [...common, ...sizes, ...often, "--learning-rate", "0.02", ...more];
+}
+
+function metricsOf(output: string): MetricsLine[] {
+  const lines = readFileSync(path(output, "metrics.jsonl"), "utf8").trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line) as MetricsLine);
+}
+
+/** What does not depend on the clock. */
+function curve(output: string): unknown[] {
+  return metricsOf(output).map(({ seconds: _seconds, tokensPerSecond: _rate, ...rest }) => rest);
+}
+
+let whole: Finished;
+beforeAll(async () => {
+  whole = await precis(command("whole", "--method", "ccm-concat", "--json"));
+});
+
+test("a run reports each step, and leaves metrics, a plot and an adapter behind", () => {
+  expect(whole.code, whole.stderr).toBe(0);
+  const lines = metricsOf("whole");
+  expect(lines.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+  expect(lines.map(({ evalLoss }) => typeof evalLoss)).toEqual([
+    "undefined",
+    "undefined",
+    "number",
+    "undefined",
+    "undefined",
+    "number",
+  ]);
+  const result = JSON.parse(whole.stdout) as Record<string, unknown>;
+  expect(result).toEqual({
+    finished: true,
+    step: 6,
+    loss: lines[5].loss,
+    evalLoss: lines[5].evalLoss,
+    adapter: path("whole", "adapter"),
+    plot: path("whole", "loss.svg"),
+  });
+  expect(readFileSync(path("whole", "loss.svg"), "utf8")).toMatch(/^<svg /);
+  expect(whole.stderr).toMatch(/trained parameters/);
+  expect(whole.stderr).toMatch(/step 6\/6 {2}loss \d+\.\d+ {2}held-out \d+\.\d+ .* tok\/s {2}0:00 left/);
+});
+
+test("killed at any moment, the same command goes on to the same losses and the same adapter", async () => {
+  const args = command("killed", "--method", "ccm-concat");
+  const running = start(args);
+  await new Promise<void>((resolve) => {
+    let stderr = "";
+    running.child.stderr?.on("data", (data: Buffer) => {
+      stderr += data.toString();
+      if (/step 3\/6/.test(stderr)) resolve();
+    });
+    void running.finished.then(() => resolve());
+  });
+  running.child.kill("SIGKILL");
+  expect((await running.finished).code).toBeNull();
+  const resumed = await precis(args);
+  expect(resumed.code, resumed.stderr).toBe(0);
+  expect(resumed.stderr).not.toMatch(/step 1\/6/);
+  expect(resumed.stdout).toMatch(/^Finished: step 6, loss \d+\.\d+\.\nAdapter: /);
+  expect(curve("killed")).toEqual(curve("whole"));
+  const tensors = (output: string): Buffer => readFileSync(path(output, "adapter", "adapter_model.safetensors"));
+  expect(tensors("killed")).toEqual(tensors("whole"));
+});
+
+test("a time limit stops a run so that it can be resumed; other options are then refused by name", async () => {
+  const args = command("limited", "--method", "gist");
+  const stopped = await precis([...args, "--time-limit", "0"]);
+  expect(stopped.code, stopped.stderr).toBe(0);
+  expect(stopped.stdout).toMatch(/^Stopped; the same command goes on from here: step 0/);
+  const other = await precis([...args, "--decay", "0.5"]);
+  expect(other.code).not.toBe(0);
+  expect(other.stderr).toMatch(/started with another "decay"/);
+});
+
+test.each([
+  ["ccm-merge", ["--decay", "0.3", "--sink", "--recompute"], { average: "ema", decay: 0.3, sink: 1, recursive: true }],
+  ["lora", ["--targets", "q_proj,down_proj", "--labels", "all"], undefined],
+])("%s: the adapter is used as it was trained", async (method, more, options) => {
+  const output = `use-${method}`;
+  const run = await precis(
+    command(output, "--method", method, "--steps", "2", "--mix", "icl=1,conversation=1", ...more),
+  );
+  expect(run.code, run.stderr).toBe(0);
+  await using model = await loadModel(path("model"), { device: "cpu", threads: 1 });
+  const memory = await model.createMemory({ adapter: path(output, "adapter") });
+  expect(memory.adapter).toMatchObject({ gated: options !== undefined });
+  if (options !== undefined) expect([memory.method, memory.options]).toMatchObject([method, options]);
+  await memory.append([1, 20, 30]);
+  expect((await memory.forward([40])).logits.every(Number.isFinite)).toBe(true);
+});
+
+test("mistakes are named, and nothing is left behind", async () => {
+  const mistakes: [string[], RegExp][] = [
+    [["--method", "full"], /cannot be trained[\s\S]*ccm-concat/],
+    [["--method", "gist", "--rank", "0"], /"0" is not a whole number from 1 on/],
+    [["--method", "gist", "--steps", "2.5"], /"2\.5" is not a whole number/],
+    [["--method", "gist", "--learning-rate", "fast"], /"fast" is not a number/],
+    [["--method", "gist", "--mix", "poems=1"], /no setting "poems"/],
+    [["--method", "gist", "--targets", "r_proj"], /r_proj/],
+    [["--method", "gist", "--labels", "none"], /none/],
+    [["--method", "ccm-merge", "--comp-tokens", "64"], /no room for text beside 512 COMP tokens[\s\S]*--row-length/],
+    [["--method", "ccm-merge", "--decay", "2"], /decay/],
+    [["--method", "gist", "--only", "nothing"], /no train data/],
+  ];
+  const runs = await Promise.all(mistakes.map(([flags]) => precis(command("wrong", ...flags))));
+  runs.forEach(({ code, stdout, stderr }, index) => {
+    expect(code, mistakes[index][0].join(" ")).not.toBe(0);
+    expect(stderr).toMatch(mistakes[index][1]);
+    expect(stdout).toBe("");
+  });
+  expect(existsSync(path("wrong", "state.safetensors"))).toBe(false);
+});
