@@ -1,6 +1,7 @@
 /** @file `npm run bench:decode`: Precis and node-llama-cpp on the same weights, interleaved in one run. */
 import { writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { Engine } from "./engines/engine.js";
 import { LlamaEngine } from "./engines/llama.js";
@@ -42,11 +43,17 @@ async function measure(name: TaskName, engines: readonly Engine[], sizes: TaskSi
   }
   for (let round = 0; round < rounds; round++) {
     const turn = round % tasks.length;
-    for (const { task, rates } of [...tasks.slice(turn), ...tasks.slice(0, turn)]) rates.push(await task.run());
+    for (const { task, rates } of [...tasks.slice(turn), ...tasks.slice(0, turn)]) {
+      await setTimeout(REST_MS);
+      rates.push(await task.run());
+    }
     process.stderr.write(`${name}: round ${round + 1} of ${rounds}\n`);
   }
   return new Map(tasks.map(({ engine, rates }) => [engine.name, rates]));
 }
+
+/** Rest before each measurement: threads of the engine before go on polling for work for a while. */
+const REST_MS = 1500;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
