@@ -52,7 +52,7 @@ async function measure(name: TaskName, engines: readonly Engine[], sizes: TaskSi
   return new Map(tasks.map(({ engine, rates }) => [engine.name, rates]));
 }
 
-/** Rest before each measurement: threads of the engine before go on polling for work for a while. */
+/** Rest before each measurement, as threads of the engine before may go on polling for work for a while. */
 const REST_MS = 1500;
 
 async function main(): Promise<void> {
