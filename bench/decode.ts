@@ -1,13 +1,12 @@
 /** @file `npm run bench:decode`: Precis and node-llama-cpp on the same weights, interleaved in one run. */
 import { writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { Engine } from "./engines/engine.js";
 import { LlamaEngine } from "./engines/llama.js";
 import { PrecisEngine, type MemorySettings } from "./engines/precis.js";
-import type { Rates } from "./measure.js";
-import { formatReport, makeReport } from "./report.js";
+import { DISTURBED, Patience, watchOthers } from "./quiet.js";
+import { formatReport, makeReport, type Round } from "./report.js";
 import { prepareTask, TASK_NAMES, type Task, type TaskName, type TaskSizes } from "./tasks.js";
 
 const HELP = `Usage: npm run bench:decode -- [options]
@@ -18,6 +17,7 @@ const HELP = `Usage: npm run bench:decode -- [options]
   --dtype TYPE      int4 (against Q4_0) or int8 (against Q8_0); default int4
   --method NAME     memory method of the long conversation (default ccm-concat)
   --conversation N  tokens of the long conversation (default 8000)
+  --patience N      seconds to wait for other programs to leave the machine alone (default 120)
   --json FILE       write all measurements too; "-" prints them instead of the table`;
 
 /** Slots that our memory of the conversation may hold at most. */
@@ -33,27 +33,55 @@ function memorySettings(method: string, conversationTokens: number): MemorySetti
   return { method, options: windowed ? { window: MEMORY_SLOTS } : {}, stepTokens: 64 };
 }
 
-/** Every engine does a task before the next round begins, each round in another order. */
-async function measure(name: TaskName, engines: readonly Engine[], sizes: TaskSizes, rounds: number) {
-  const tasks: { engine: Engine; task: Task; rates: Rates }[] = [];
-  for (const engine of engines) {
-    const task = await prepareTask(name, engine, sizes);
-    await task.run();
-    tasks.push({ engine, task, rates: [] });
-  }
-  for (let round = 0; round < rounds; round++) {
-    const turn = round % tasks.length;
-    for (const { task, rates } of [...tasks.slice(turn), ...tasks.slice(0, turn)]) {
-      await setTimeout(REST_MS);
-      rates.push(await task.run());
-    }
-    process.stderr.write(`${name}: round ${round + 1} of ${rounds}\n`);
-  }
-  return new Map(tasks.map(({ engine, rates }) => [engine.name, rates]));
+interface Contestant {
+  engine: Engine;
+  task: Task;
 }
 
-/** Rest before each measurement, as threads of the engine before may go on polling for work for a while. */
-const REST_MS = 1500;
+/** One round: every engine once. Repeated while others disturb it and patience lasts; then the calmest try counts. */
+async function measureRound(contestants: readonly Contestant[], patience: Patience): Promise<Round> {
+  let calmest: Round | undefined;
+  do {
+    const startedAt = performance.now();
+    const round: Round = { rates: new Map(), disturbance: 0 };
+    for (const { engine, task } of contestants) {
+      await patience.awaitQuiet();
+      const others = watchOthers();
+      round.rates.set(engine.name, await task.run());
+      round.disturbance = Math.max(round.disturbance, others());
+    }
+    if (calmest === undefined || round.disturbance < calmest.disturbance) calmest = round;
+    if (calmest.disturbance >= DISTURBED) patience.spend(performance.now() - startedAt);
+  } while (calmest.disturbance >= DISTURBED && patience.left);
+  return calmest;
+}
+
+/** Every engine does a task before the next round begins, each round in another order. */
+async function measure(
+  name: TaskName,
+  engines: readonly Engine[],
+  sizes: TaskSizes,
+  rounds: number,
+  patience: Patience,
+) {
+  const contestants: Contestant[] = [];
+  for (const engine of engines) {
+    const task = await prepareTask(name, engine, sizes);
+    await patience.awaitQuiet();
+    await task.run();
+    contestants.push({ engine, task });
+  }
+  const results: Round[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const turn = round % contestants.length;
+    const result = await measureRound([...contestants.slice(turn), ...contestants.slice(0, turn)], patience);
+    results.push(result);
+    const rates = [...result.rates].map(([engine, rate]) => `${engine} ${rate.toFixed(1)}`).join(", ");
+    const others = (100 * result.disturbance).toFixed(0);
+    process.stderr.write(`${name} ${round + 1}/${rounds}: ${rates} tokens/s; others used ${others} % of the CPU\n`);
+  }
+  return results;
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -65,6 +93,7 @@ async function main(): Promise<void> {
       dtype: { type: "string", default: "int4" },
       method: { type: "string", default: "ccm-concat" },
       conversation: { type: "string", default: "8000" },
+      patience: { type: "string", default: "120" },
       json: { type: "string" },
       help: { type: "boolean" },
     },
@@ -77,6 +106,7 @@ async function main(): Promise<void> {
   const names = TASK_NAMES.filter((name) => asked.includes(name));
   const threads = Number(values.threads);
   const rounds = Number(values.rounds);
+  const patience = new Patience(Number(values.patience));
   const dtype = values.dtype === "int8" ? "int8" : "int4";
   const quantization = dtype === "int8" ? "q8_0" : "q4_0";
   const sizes: TaskSizes = {
@@ -92,9 +122,9 @@ async function main(): Promise<void> {
   await using flash = await LlamaEngine.load({ ...llama, flashAttention: true });
   await using plain = await LlamaEngine.load({ ...llama, flashAttention: false });
   const engines = [precis, flash, plain];
-  const table = new Map<TaskName, Map<string, Rates>>();
-  for (const name of names) table.set(name, await measure(name, engines, sizes, rounds));
-  const report = makeReport(engines, table, sizes, rounds);
+  const table = new Map<TaskName, Round[]>();
+  for (const name of names) table.set(name, await measure(name, engines, sizes, rounds, patience));
+  const report = makeReport(engines, table, sizes);
   const json = JSON.stringify(report, null, 2);
   if (values.json === "-") console.log(json);
   else {

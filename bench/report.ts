@@ -2,13 +2,22 @@
 import { availableParallelism, cpus, totalmem } from "node:os";
 import type { Engine } from "./engines/engine.js";
 import { median, ratioOf, type Rates, type Ratio } from "./measure.js";
+import { DISTURBED } from "./quiet.js";
 import { describeTask, type TaskName, type TaskSizes } from "./tasks.js";
 
 /** What the project promises, as ratios of tokens per second. */
 const TARGETS: Readonly<Record<TaskName, number>> = { prefill: 1.2, decode: 1.2, conversation: 3, batch: 2.5 };
 
-/** Rates by task and engine name. */
-export type RateTable = ReadonlyMap<TaskName, ReadonlyMap<string, Rates>>;
+/** What one round of a task gave. */
+export interface Round {
+  /** Tokens per second by engine name. */
+  rates: Map<string, number>;
+  /** Largest share of all cores that other programs used during one of its measurements. */
+  disturbance: number;
+}
+
+/** The rounds of each task. */
+export type RoundTable = ReadonlyMap<TaskName, readonly Round[]>;
 
 /** One line of the report. */
 export interface ReportLine {
@@ -28,41 +37,39 @@ export interface Report {
   machine: Record<string, string | number>;
   engines: Record<string, Engine["details"]>;
   sizes: TaskSizes;
-  rounds: number;
   lines: ReportLine[];
+  /** Tokens per second by task and engine, a value per round. */
   rates: Record<string, Record<string, Rates>>;
+  /** By task, a value per round; see {@link Round}. */
+  disturbance: Record<string, number[]>;
 }
 
-function medians(rates: ReadonlyMap<string, Rates>): Record<string, number> {
-  return Object.fromEntries([...rates].map(([name, values]) => [name, median(values)]));
+type TaskRates = Record<string, Rates>;
+
+function ratesOf(rounds: readonly Round[], engines: readonly string[]): TaskRates {
+  return Object.fromEntries(engines.map((name) => [name, rounds.map(({ rates }) => rates.get(name) ?? NaN)]));
 }
 
-/** The fastest of the engines that ours is compared with. */
-function strongest(rates: ReadonlyMap<string, Rates>, ours: string): string | undefined {
-  const others = [...rates.keys()].filter((name) => name !== ours);
-  return others.sort((a, b) => median(rates.get(b) ?? []) - median(rates.get(a) ?? []))[0];
-}
-
-function reportLine(task: TaskName, table: RateTable, ours: string, sizes: TaskSizes): ReportLine[] {
-  const rates = table.get(task) ?? new Map<string, Rates>();
-  const rival = strongest(rates, ours);
-  const line = (against: string, mine: Rates, theirs: Rates): ReportLine => {
-    const ratio = ratioOf(mine, theirs);
+function reportLine(task: TaskName, rates: TaskRates, single: Rates | undefined, sizes: TaskSizes): ReportLine[] {
+  const [ours = "", ...others] = Object.keys(rates);
+  const line = (against: string, theirs: Rates): ReportLine => {
+    const ratio = ratioOf(rates[ours] ?? [], theirs);
     const target = TARGETS[task];
+    const medians = Object.fromEntries(Object.entries(rates).map(([name, values]) => [name, median(values)]));
     const description = describeTask(task, sizes);
-    return { task, description, rates: medians(rates), against, ratio, target, met: ratio.median >= target };
+    return { task, description, rates: medians, against, ratio, target, met: ratio.median >= target };
   };
-  const mine = rates.get(ours) ?? [];
-  if (task === "batch") {
-    const single = table.get("decode")?.get(ours);
-    return single === undefined ? [] : [line(`${ours}, one session`, mine, single)];
-  }
-  return rival === undefined ? [] : [line(rival, mine, rates.get(rival) ?? [])];
+  if (task === "batch") return single === undefined ? [] : [line(`${ours}, one session`, single)];
+  // The stronger of llama.cpp's variants is the one to beat.
+  const [strongest] = others.sort((a, b) => median(rates[b] ?? []) - median(rates[a] ?? []));
+  return strongest === undefined ? [] : [line(strongest, rates[strongest] ?? [])];
 }
 
 /** Puts the measurements together; the first engine is ours. */
-export function makeReport(engines: readonly Engine[], table: RateTable, sizes: TaskSizes, rounds: number): Report {
-  const ours = (engines[0] as Engine).name;
+export function makeReport(engines: readonly Engine[], table: RoundTable, sizes: TaskSizes): Report {
+  const names = engines.map(({ name }) => name);
+  const rates = new Map([...table].map(([task, rounds]) => [task, ratesOf(rounds, names)]));
+  const single = rates.get("decode")?.[names[0] ?? ""];
   return {
     machine: {
       cpu: cpus()[0]?.model.trim() ?? "unknown",
@@ -73,9 +80,11 @@ export function makeReport(engines: readonly Engine[], table: RateTable, sizes: 
     },
     engines: Object.fromEntries(engines.map(({ name, details }) => [name, details])),
     sizes,
-    rounds,
-    lines: [...table.keys()].flatMap((task) => reportLine(task, table, ours, sizes)),
-    rates: Object.fromEntries([...table].map(([task, rates]) => [task, Object.fromEntries(rates)])),
+    lines: [...rates].flatMap(([task, values]) => reportLine(task, values, single, sizes)),
+    rates: Object.fromEntries(rates),
+    disturbance: Object.fromEntries(
+      [...table].map(([task, rounds]) => [task, rounds.map((round) => round.disturbance)]),
+    ),
   };
 }
 
@@ -93,7 +102,7 @@ function formatColumns(rows: readonly (readonly string[])[]): string {
 
 /** The report as text. */
 export function formatReport(report: Report): string {
-  const { machine, engines, lines, rounds } = report;
+  const { machine, engines, lines, disturbance } = report;
   const names = Object.keys(engines);
   const rows = lines.map(({ description, rates, against, ratio, target, met }) => [
     description,
@@ -104,6 +113,11 @@ export function formatReport(report: Report): string {
   ]);
   const head = ["tokens per second, median", ...names, "ratio, median (range)", "against", "target"];
   const settings = names.map((name) => `${name}: ${JSON.stringify(engines[name])}`);
-  const about = `${machine["cpu"]}, ${machine["cores"]} cores, Node ${machine["node"]}; ${rounds} rounds, interleaved.`;
-  return [formatColumns([head, ...rows]), "", about, ...settings].join("\n");
+  const shares = Object.values(disturbance).flat();
+  const disturbed = shares.filter((share) => share >= DISTURBED).length;
+  const about = [
+    `${machine["cpu"]}, ${machine["cores"]} cores, Node ${machine["node"]}.`,
+    `Engines took turns in each of ${shares.length} rounds; other programs disturbed ${disturbed} of them.`,
+  ];
+  return [formatColumns([head, ...rows]), "", ...about, ...settings].join("\n");
 }
