@@ -51,10 +51,10 @@ function labelText({ segments, labels, inputIds }: ParallelLayout): void {
   }
 }
 
-/** A batch that is decided but not yet written out as masks. */
-export interface PlannedBatch {
-  /** Makes the dense batch. */
-  build: () => PaddedBatch;
+/** A batch that is decided but not yet written out, by default as masks. */
+export interface PlannedBatch<Batch = PaddedBatch> {
+  /** Makes the batch. */
+  build: () => Batch;
 }
 
 /**

@@ -1,34 +1,31 @@
 /** @file A training run: batches in, an adapter out; resumable at any moment, reporting as it goes. */
 import { join } from "node:path";
 import { PrecisError } from "../errors.js";
-import type { Episode } from "../data/episode.js";
-import type { DecoderConfig } from "../models/config.js";
-import { packedBatches, type BatchOptions, type PlannedBatch } from "./batches.js";
+import type { PlannedBatch } from "./batches.js";
 import { RunDirectory, type Checkpoint, type MetricsLine } from "./run-directory.js";
-import { saveTrainedAdapter, type AdapterDescription } from "./save-adapter.js";
 import { learningRateAt, type ScheduleOptions } from "./schedule.js";
 import { Trainer, type TrainerParts, type TrainerState } from "./trainer.js";
-import { layoutParameters } from "./parameters.js";
-import type { PaddedBatch } from "./parallel-layout.js";
 
-/** Everything that decides a run. */
-export interface TrainingRun {
+/** Everything that decides a run; `Batch` is what the gradient pass takes. */
+export interface TrainingRun<Batch> {
   /** Folder of state, metrics and the adapter. */
   output: string;
-  trainer: Omit<TrainerParts, "state">;
+  trainer: Omit<TrainerParts<Batch>, "state">;
   initialParameters: () => Float32Array;
-  batches: BatchOptions;
+  /** Tokens of a micro-batch, padding included, for the count of tokens. */
+  tokensPerBatch: number;
   schedule: ScheduleOptions;
   /** Micro-batches of one optimiser step. */
   accumulation: number;
   /** Endless batches from the given one on; the same at every call. */
-  openBatches: (skip: number) => AsyncIterable<PaddedBatch>;
-  /** Held-out episodes; finite, and the same at every call. */
-  evalEpisodes?: () => AsyncIterable<Episode>;
+  openBatches: (skip: number) => AsyncIterable<Batch>;
+  /** Held-out batches; finite, and the same at every call. */
+  heldOut?: () => AsyncIterable<PlannedBatch<Batch>>;
   /** Steps between evaluations, and between saves. */
   evalEvery: number;
   saveEvery: number;
-  adapter: Omit<AdapterDescription, "trainingSummary">;
+  /** Writes what was learned into a folder, with a summary of the run. */
+  saveAdapter: (directory: string, parameters: Float32Array, summary: Record<string, unknown>) => Promise<void>;
   /** What a resumed run must have been started with; goes into the adapter's card. */
   options: Record<string, unknown>;
   /** Stop after this many seconds, as if killed: the state is saved and the run can be resumed. */
@@ -58,21 +55,23 @@ function freshState(parameters: Float32Array): TrainerState {
   };
 }
 
-async function nextBatch(batches: AsyncIterator<PaddedBatch>): Promise<PaddedBatch> {
+async function nextBatch<Batch>(batches: AsyncIterator<Batch>): Promise<Batch> {
   const { value, done } = await batches.next();
   if (done !== true) return value;
   throw new PrecisError("INPUT_INVALID", "The training data ended.", { nextStep: "Give more data, or fewer steps." });
 }
 
-/** Evaluation batches, built once. */
-async function evaluationBatches({ evalEpisodes, batches }: TrainingRun): Promise<PlannedBatch[]> {
-  if (evalEpisodes === undefined) return [];
-  const planned: PlannedBatch[] = [];
-  for await (const batch of packedBatches(evalEpisodes(), batches)) planned.push(batch);
+/** Evaluation batches, planned once. */
+async function evaluationBatches<Batch>({ heldOut }: TrainingRun<Batch>): Promise<PlannedBatch<Batch>[]> {
+  const planned: PlannedBatch<Batch>[] = [];
+  if (heldOut !== undefined) for await (const batch of heldOut()) planned.push(batch);
   return planned;
 }
 
-async function evaluate(trainer: Trainer, batches: readonly PlannedBatch[]): Promise<number | undefined> {
+async function evaluate<Batch>(
+  trainer: Trainer<Batch>,
+  batches: readonly PlannedBatch<Batch>[],
+): Promise<number | undefined> {
   let sum = 0;
   let labels = 0;
   for (const batch of batches) {
@@ -84,37 +83,28 @@ async function evaluate(trainer: Trainer, batches: readonly PlannedBatch[]): Pro
 }
 
 /** Saves the state, and the adapter as it is now. */
-async function save(
-  run: TrainingRun,
+async function save<Batch>(
+  run: TrainingRun<Batch>,
   directory: RunDirectory,
-  trainer: Trainer,
+  trainer: Trainer<Batch>,
   progress: Progress,
   last: MetricsLine | undefined,
 ): Promise<void> {
   const state = await trainer.state();
   await directory.save({ ...progress, state, options: run.options });
-  const { config, spec } = run.trainer;
-  await saveTrainedAdapter(adapterDirectory(run), config, spec, trainer.layout, state.parameters, {
-    ...run.adapter,
-    trainingSummary: {
-      ...run.options,
-      steps: state.step,
-      tokens: progress.tokens,
-      seconds: Math.round(progress.seconds),
-      loss: last?.loss,
-      evalLoss: last?.evalLoss,
-      device: trainer.device,
-    },
+  await run.saveAdapter(adapterDirectory(run.output), state.parameters, {
+    ...run.options,
+    steps: state.step,
+    tokens: progress.tokens,
+    seconds: Math.round(progress.seconds),
+    loss: last?.loss,
+    evalLoss: last?.evalLoss,
+    device: trainer.device,
   });
 }
 
-function adapterDirectory({ output }: TrainingRun): string {
+function adapterDirectory(output: string): string {
   return join(output, "adapter");
-}
-
-/** Number of trained values, for progress output. */
-export function countParameters(config: DecoderConfig, spec: TrainerParts["spec"]): number {
-  return layoutParameters(config, spec).size;
 }
 
 /** An error in place of saving numbers that cannot be trained further. */
@@ -125,16 +115,16 @@ function diverged(step: number, loss: number, gradientNorm: number): PrecisError
 }
 
 /** Takes the steps that are left, or as many as time allows; `progress` and `metrics` are kept up to date. */
-async function takeSteps(
-  run: TrainingRun,
+async function takeSteps<Batch>(
+  run: TrainingRun<Batch>,
   directory: RunDirectory,
-  trainer: Trainer,
-  batches: AsyncIterator<PaddedBatch>,
+  trainer: Trainer<Batch>,
+  batches: AsyncIterator<Batch>,
   progress: Progress,
   metrics: MetricsLine[],
 ): Promise<void> {
   const held = await evaluationBatches(run);
-  const tokensPerStep = run.accumulation * run.batches.rows * run.batches.rowLength;
+  const tokensPerStep = run.accumulation * run.tokensPerBatch;
   const startedAt = Date.now();
   const before = { ...progress };
   const elapsed = (): number => (Date.now() - startedAt) / 1000;
@@ -173,7 +163,7 @@ async function takeSteps(
  * @throws OPTION_INVALID if the folder holds a run with other options; INPUT_INVALID if the data ends; ENGINE_FAILED if
  *   the loss is not a number
  */
-export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
+export async function runTraining<Batch>(run: TrainingRun<Batch>): Promise<TrainingResult> {
   const directory = new RunDirectory(run.output);
   await directory.create();
   const resumed = await directory.resume(run.options);
@@ -197,6 +187,6 @@ export async function runTraining(run: TrainingRun): Promise<TrainingResult> {
     finished: trainer.step >= run.schedule.steps,
     step: trainer.step,
     metrics,
-    adapterDirectory: adapterDirectory(run),
+    adapterDirectory: adapterDirectory(run.output),
   };
 }

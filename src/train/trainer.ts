@@ -1,15 +1,11 @@
 /** @file Holds what is trained and takes optimiser steps. On WebGPU, everything but losses stays on the device. */
 import type { Tensor } from "onnxruntime-node";
 import { GraphBuilder } from "../graph/builder.js";
-import type { DecoderConfig } from "../models/config.js";
-import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
+import type { GradientPass, PassLoss } from "./gradient-pass.js";
 import { buildOptimizerGraph, momentCorrections, OPTIMIZER_IO, type OptimizerOptions } from "./optimizer-graph.js";
-import type { PaddedBatch } from "./parallel-layout.js";
-import { layoutParameters, type ParameterLayout } from "./parameters.js";
-import { batchLabels, trainingFeeds } from "./training-batch.js";
-import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
+import type { ParameterLayout } from "./parameters.js";
 
 /** Everything that a run has learned, as flat vectors [parameters]. */
 export interface TrainerState {
@@ -20,69 +16,63 @@ export interface TrainerState {
   secondMoment: Float32Array;
 }
 
-/** What a trainer is made of. */
-export interface TrainerParts {
-  config: DecoderConfig;
-  weights: () => DecoderWeights;
-  spec: TrainingGraphSpec;
+/** What a trainer is made of; `Batch` is what its gradient pass takes. */
+export interface TrainerParts<Batch> {
+  layout: ParameterLayout;
+  /** Starts what makes loss and gradient of a micro-batch; the trainer disposes it. */
+  pass: () => Promise<GradientPass<Batch>>;
   optimizer: OptimizerOptions;
+  /** How to start the optimiser; it runs on the device of the pass. */
   engine: EngineOptions;
   state: TrainerState;
 }
 
 /** What one optimiser step did. */
-export interface StepResult {
-  /** Mean negative log-likelihood of the labels, in nats. */
-  loss: number;
+export interface StepResult extends PassLoss {
   /** Global norm of the gradient before clipping. */
   gradientNorm: number;
-  labels: number;
 }
 
 const VECTORS = [OPTIMIZER_IO.newParameters, OPTIMIZER_IO.newFirstMoment, OPTIMIZER_IO.newSecondMoment] as const;
 
-/** A training session. Whoever creates it disposes it. */
-export class Trainer implements AsyncDisposable {
+/** A training session: the optimiser and a gradient pass. Whoever creates it disposes it. */
+export class Trainer<Batch> implements AsyncDisposable {
   readonly layout: ParameterLayout;
   readonly device: Device;
-  readonly #parts: TrainerParts;
-  readonly #model: EngineSession;
+  readonly #options: OptimizerOptions;
+  readonly #pass: GradientPass<Batch>;
   readonly #optimizer: EngineSession;
   readonly #download: EngineSession;
   #step: number;
   #vectors: [parameters: Tensor, firstMoment: Tensor, secondMoment: Tensor];
 
   private constructor(
-    parts: TrainerParts,
-    layout: ParameterLayout,
-    sessions: [EngineSession, EngineSession, EngineSession],
+    { layout, optimizer, state }: TrainerParts<Batch>,
+    pass: GradientPass<Batch>,
+    sessions: [EngineSession, EngineSession],
   ) {
-    this.#parts = parts;
     this.layout = layout;
-    [this.#model, this.#optimizer, this.#download] = sessions;
-    this.device = this.#model.device;
-    const { state } = parts;
+    this.#options = optimizer;
+    this.#pass = pass;
+    [this.#optimizer, this.#download] = sessions;
+    this.device = pass.device;
     this.#step = state.step;
     const tensor = (values: Float32Array): Tensor => floatTensor(values, [layout.size]);
     this.#vectors = [tensor(state.parameters), tensor(state.firstMoment), tensor(state.secondMoment)];
   }
 
   /** Builds the graphs and starts them. */
-  static async create(parts: TrainerParts): Promise<Trainer> {
-    const { config, weights, spec, optimizer, engine } = parts;
-    const layout = layoutParameters(config, spec);
-    const model = await EngineSession.create(() => buildTrainingGraph(config, weights(), layout, spec), {
-      ...engine,
-      deviceOutputs: [TRAINING_IO.gradient],
-    });
-    // The optimiser must find the gradients where the model left them.
-    const sameDevice = { ...engine, device: model.device };
+  static async create<Batch>(parts: TrainerParts<Batch>): Promise<Trainer<Batch>> {
+    const { layout, optimizer, engine } = parts;
+    const pass = await parts.pass();
+    // The optimiser must find the gradients where the pass left them.
+    const sameDevice = { ...engine, device: pass.device };
     const update = await EngineSession.create(() => buildOptimizerGraph(layout.size, optimizer), {
       ...sameDevice,
       deviceOutputs: VECTORS,
     });
     const download = await EngineSession.create(() => identityGraph(layout.size), sameDevice);
-    return new Trainer(parts, layout, [model, update, download]);
+    return new Trainer(parts, pass, [update, download]);
   }
 
   /** Optimiser steps taken so far. */
@@ -90,43 +80,27 @@ export class Trainer implements AsyncDisposable {
     return this.#step;
   }
 
-  /** Loss and, on the device, gradient of one batch; `accumulated` is added to the gradient. */
-  async #backward(
-    batch: PaddedBatch,
-    accumulated: Tensor,
-  ): Promise<{ loss: number; labels: number; gradient: Tensor }> {
-    const { config, spec } = this.#parts;
-    const labels = batchLabels(batch);
-    const feeds = trainingFeeds(config, batch, spec, labels);
-    feeds[TRAINING_IO.parameters] = this.#vectors[0];
-    feeds[TRAINING_IO.accumulated] = accumulated;
-    const outputs = await this.#model.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
-    const loss = Number(outputs[TRAINING_IO.loss]?.data[0]);
-    return { loss, labels: labels.rows.length, gradient: outputs[TRAINING_IO.gradient] as Tensor };
-  }
-
   /** One optimiser step on the mean gradient of several micro-batches. */
-  async takeStep(batches: readonly PaddedBatch[], learningRate: number): Promise<StepResult> {
-    let gradient = this.#zeros();
+  async takeStep(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
+    let accumulated = this.#zeros();
     let loss = 0;
     let labels = 0;
-    for (const batch of batches) {
-      const pass = await this.#backward(batch, gradient);
-      gradient.dispose();
-      gradient = pass.gradient;
+    for (const [index, batch] of batches.entries()) {
+      const draw = this.#step * batches.length + index;
+      const pass = await this.#pass.backward(batch, { parameters: this.#vectors[0], accumulated, draw });
+      accumulated.dispose();
+      accumulated = pass.gradient;
       loss += pass.loss / batches.length;
       labels += pass.labels;
     }
-    const gradientNorm = await this.#update(gradient, learningRate, batches.length);
-    gradient.dispose();
+    const gradientNorm = await this.#update(accumulated, learningRate, batches.length);
+    accumulated.dispose();
     return { loss, gradientNorm, labels };
   }
 
   /** Mean negative log-likelihood of a batch's labels, without learning from it. */
-  async evaluate(batch: PaddedBatch): Promise<{ loss: number; labels: number }> {
-    const { loss, labels, gradient } = await this.#backward(batch, this.#zeros());
-    gradient.dispose();
-    return { loss, labels };
+  evaluate(batch: Batch): Promise<PassLoss> {
+    return this.#pass.evaluate(batch, this.#vectors[0]);
   }
 
   /** A copy of everything learned. */
@@ -146,7 +120,8 @@ export class Trainer implements AsyncDisposable {
 
   async dispose(): Promise<void> {
     for (const vector of this.#vectors) vector.dispose();
-    for (const session of [this.#model, this.#optimizer, this.#download]) await session.dispose();
+    await this.#pass[Symbol.asyncDispose]();
+    for (const session of [this.#optimizer, this.#download]) await session.dispose();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -154,7 +129,7 @@ export class Trainer implements AsyncDisposable {
   }
 
   async #update(gradient: Tensor, learningRate: number, count: number): Promise<number> {
-    const [correction1, correction2] = momentCorrections(this.#step + 1, this.#parts.optimizer);
+    const [correction1, correction2] = momentCorrections(this.#step + 1, this.#options);
     const scalar = (value: number): Tensor => floatTensor(Float32Array.from([value]), [1]);
     const outputs = await this.#optimizer.run(
       {

@@ -6,12 +6,16 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
 import type { Episode } from "#precis/data/episode.js";
-import { builtBatches } from "#precis/train/batches.js";
+import { builtBatches, packedBatches, type BatchOptions } from "#precis/train/batches.js";
 import { writeLossPlot } from "#precis/train/loss-plot.js";
 import type { MetricsLine } from "#precis/train/run-directory.js";
-import { runTraining, type TrainingResult, type TrainingRun } from "#precis/train/run-training.js";
+import { runTraining, type TrainingResult, type TrainingRun as GeneralRun } from "#precis/train/run-training.js";
 import { expectError } from "../conformance/expect-error.js";
+import type { PaddedBatch } from "#precis/train/parallel-layout.js";
+import { saveTrainedAdapter } from "#precis/train/save-adapter.js";
 import { MODES, specFor, tinyTraining, type TinyTraining } from "./tiny-training.js";
+
+type TrainingRun = GeneralRun<PaddedBatch>;
 
 const STEPS = 6;
 const mode = MODES["merge, recursive"];
@@ -32,22 +36,32 @@ async function* episodes(first: number, count: number): AsyncGenerator<Episode, 
   for (let index = first; index < first + count; index++) yield episode(index);
 }
 
+const BATCHES: BatchOptions = { mode, rows: 2, rowLength: 40, labels: "answer" };
+
 /** A run of six steps of two micro-batches into a folder of its own. */
 function plan(changes: Partial<TrainingRun> = {}): TrainingRun {
-  const batches = { mode, rows: 2, rowLength: 40, labels: "answer" as const };
-  const { state, ...trainer } = tiny.parts(specFor(mode, 2, 40));
+  const spec = specFor(mode, 2, 40);
+  const { state, ...trainer } = tiny.parts(spec);
+  const { config, fingerprint } = tiny.base;
   return {
     output: mkdtempSync(join(tiny.scratch, "run-")),
     trainer,
     initialParameters: () => Float32Array.from(state.parameters),
-    batches,
+    tokensPerBatch: 2 * 40,
     schedule: { learningRate: 1e-2, steps: STEPS, warmupRatio: 0.2, kind: "cosine" },
     accumulation: 2,
-    openBatches: (skip) => builtBatches(episodes(0, 10_000), batches, skip),
-    evalEpisodes: () => episodes(50_000, 3),
+    openBatches: (skip) => builtBatches(episodes(0, 10_000), BATCHES, skip),
+    heldOut: () => packedBatches(episodes(50_000, 3), BATCHES),
     evalEvery: 2,
     saveEvery: 2,
-    adapter: { alpha: 8, base: tiny.base.fingerprint, method: "ccm-merge", methodOptions: { recursive: true } },
+    saveAdapter: (directory, parameters, trainingSummary) =>
+      saveTrainedAdapter(directory, config, spec, trainer.layout, parameters, {
+        alpha: 8,
+        base: fingerprint,
+        method: "ccm-merge",
+        methodOptions: { recursive: true },
+        trainingSummary,
+      }),
     options: { seed: 3, rank: 4 },
     ...changes,
   };
@@ -150,9 +164,8 @@ test.each([
 
 test("data that end too early are an error", async () => {
   let closed = false;
-  const { batches } = plan();
   async function* few(): ReturnType<typeof builtBatches> {
-    yield* builtBatches(episodes(0, 20), batches, 0);
+    yield* builtBatches(episodes(0, 20), BATCHES, 0);
     closed = true;
   }
   await expectError(runTraining(plan({ openBatches: few })), "INPUT_INVALID", /data ended/);
@@ -168,10 +181,9 @@ test("a loss that is not a number ends the run without saving it", async () => {
 
 test("an error while training closes the batches' source", async () => {
   let closed = false;
-  const { batches } = plan();
   async function* source(): ReturnType<typeof builtBatches> {
     try {
-      yield* builtBatches(episodes(0, 1000), batches, 0);
+      yield* builtBatches(episodes(0, 1000), BATCHES, 0);
     } finally {
       closed = true;
     }

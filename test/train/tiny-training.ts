@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { LoraTarget } from "#precis/models/decoder.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { openBaseModel, type BaseModel } from "#precis/train/base-model.js";
+import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
 import {
   buildLayout,
@@ -14,6 +15,7 @@ import {
   type ParallelLayout,
   type ParallelMode,
 } from "#precis/train/parallel-layout.js";
+import { ParallelPass } from "#precis/train/parallel-pass.js";
 import { Trainer, type TrainerParts } from "#precis/train/trainer.js";
 import { batchLabels, trainingFeeds, type BatchLabels } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "#precis/train/training-graph.js";
@@ -64,8 +66,8 @@ export interface TinyTraining extends AsyncDisposable {
   /** Starting values, with noise added so that nothing is zero. */
   parameters: (spec: TrainingGraphSpec, seed?: number) => Float32Array;
   /** What a trainer needs; starts from {@link parameters}. */
-  parts: (spec: TrainingGraphSpec, optimizer?: TrainerParts["optimizer"]) => TrainerParts;
-  trainer: (spec: TrainingGraphSpec, optimizer?: TrainerParts["optimizer"]) => Promise<Trainer>;
+  parts: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => TrainerParts<PaddedBatch>;
+  trainer: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => Promise<Trainer<PaddedBatch>>;
   /** A graph ready to run, and the function that runs it. */
   passes: (spec: TrainingGraphSpec) => Promise<{
     run: (batch: PaddedBatch, labels?: BatchLabels) => Promise<Pass>;
@@ -90,11 +92,13 @@ export async function openTraining(directory: string, scratch: string): Promise<
     const values = initialParameters(config, layoutParameters(config, spec), seed, base.embedding);
     return values.map((value) => value + 0.2 * normal());
   };
-  const parts = (spec: TrainingGraphSpec, optimizer: TrainerParts["optimizer"] = {}): TrainerParts => {
+  const parts = (spec: TrainingGraphSpec, optimizer: OptimizerOptions = {}): TrainerParts<PaddedBatch> => {
     const values = parameters(spec);
     const zeros = (): Float32Array => new Float32Array(values.length);
     const state = { step: 0, parameters: values, firstMoment: zeros(), secondMoment: zeros() };
-    return { config, weights, spec, optimizer, engine: { weightsFolder, device: "cpu", threads: 1 }, state };
+    const engine = { weightsFolder, device: "cpu" as const, threads: 1 };
+    const pass = () => ParallelPass.create({ config, weights, spec, engine });
+    return { layout: layoutParameters(config, spec), pass, optimizer, engine, state };
   };
   return {
     base,

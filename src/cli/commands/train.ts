@@ -7,9 +7,11 @@ import { PrecisError } from "../../errors.js";
 import type { LoraTarget } from "../../models/decoder.js";
 import { DEVICES, type Device } from "../../runtime/device.js";
 import { openBaseModel, type BaseModel } from "../../train/base-model.js";
-import type { LabelScope } from "../../train/batches.js";
+import { packedBatches, type LabelScope } from "../../train/batches.js";
+import { ParallelPass } from "../../train/parallel-pass.js";
+import { saveTrainedAdapter } from "../../train/save-adapter.js";
 import { initialParameters, layoutParameters } from "../../train/parameters.js";
-import type { ParallelMode } from "../../train/parallel-layout.js";
+import type { PaddedBatch, ParallelMode } from "../../train/parallel-layout.js";
 import { workerBatches, type PortableSample } from "../../train/batch-thread.js";
 import { runTraining, type TrainingRun } from "../../train/run-training.js";
 import type { MetricsLine } from "../../train/run-directory.js";
@@ -152,7 +154,7 @@ function textRoom({ method, rowLength, maxSteps }: TrainFlags, compTokens: numbe
   );
 }
 
-async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun> {
+async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<PaddedBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
   const { mode, memoryMethod } = trainingMode(flags, model);
   const targets = flags.targets.split(",").map((name): LoraTarget => {
@@ -180,36 +182,40 @@ async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<Training
   const { device, threads, timeLimit, recompute, json, output, saveEvery, evalEvery, accumulation, ...decisive } =
     flags;
   void json;
+  const { config, weights, weightsFolder } = model;
+  const engine = { weightsFolder, device, threads };
+  const spec = {
+    ...parameters,
+    batch: flags.rows,
+    seq: flags.rowLength,
+    labels: flags.rows * flags.rowLength,
+    loraScale: flags.alpha / flags.rank,
+    averaging: flags.method === "ccm-merge",
+    recompute,
+  };
   return {
     output,
     trainer: {
-      config: model.config,
-      weights: model.weights,
-      spec: {
-        ...parameters,
-        batch: flags.rows,
-        seq: flags.rowLength,
-        labels: flags.rows * flags.rowLength,
-        loraScale: flags.alpha / flags.rank,
-        averaging: flags.method === "ccm-merge",
-        recompute,
-      },
+      layout,
+      pass: () => ParallelPass.create({ config, weights, spec, engine }),
       optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip },
-      engine: { weightsFolder: model.weightsFolder, device, threads },
+      engine,
     },
-    initialParameters: () => initialParameters(model.config, layout, flags.seed, model.embedding),
-    batches,
+    initialParameters: () => initialParameters(config, layout, flags.seed, model.embedding),
+    tokensPerBatch: flags.rows * flags.rowLength,
     schedule: { learningRate: flags.learningRate, steps: flags.steps, warmupRatio: flags.warmup, kind: flags.schedule },
     accumulation,
     openBatches: (skip) => workerBatches({ modelDirectory: model.directory, sample: portable(sample), batches, skip }),
-    evalEpisodes: held === undefined ? undefined : () => first(held, flags.evalEpisodes),
+    heldOut: held === undefined ? undefined : () => packedBatches(first(held, flags.evalEpisodes), batches),
     evalEvery,
     saveEvery,
-    adapter: {
-      alpha: flags.alpha,
-      base: model.fingerprint,
-      ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
-    },
+    saveAdapter: (directory, values, trainingSummary) =>
+      saveTrainedAdapter(directory, config, spec, layout, values, {
+        alpha: flags.alpha,
+        base: model.fingerprint,
+        trainingSummary,
+        ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
+      }),
     // Paths differ between machines; what was learned from does not.
     options: {
       ...decisive,
@@ -232,8 +238,8 @@ function progressLine(line: MetricsLine, steps: number): string {
 
 async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
   const run = await planRun(flags, signal);
-  const parameters = layoutParameters(run.trainer.config, run.trainer.spec).size;
-  process.stderr.write(`${parameters.toLocaleString("en")} trained parameters; state and metrics in ${flags.output}\n`);
+  const { size } = run.trainer.layout;
+  process.stderr.write(`${size.toLocaleString("en")} trained parameters; state and metrics in ${flags.output}\n`);
   const result = await runTraining({
     ...run,
     onStep: (line) => process.stderr.write(`${progressLine(line, flags.steps)}\n`),
