@@ -1,9 +1,9 @@
 /** @file Episodes as packed training batches. */
 import type { Episode } from "../data/episode.js";
+import { dropSurplusLabels, packLayouts, type LabelBudget } from "./packing.js";
 import {
   buildLayout,
   IGNORED_LABEL,
-  packLayouts,
   placeLayouts,
   type PaddedBatch,
   type ParallelLayout,
@@ -25,6 +25,8 @@ export interface BatchOptions {
    * predicted from the memory of the steps before it: many more labels from the same forward pass.
    */
   labels: LabelScope;
+  /** Default: no limit. */
+  labelBudget?: LabelBudget;
 }
 
 /** The layout of an episode: its steps as context, its question and answer as input, the answer as labels. */
@@ -38,6 +40,8 @@ export function layoutEpisode(episode: Episode, mode: ParallelMode, labels: Labe
     mode,
   );
   if (labels === "all") labelText(layout);
+  // The token before it in a row belongs to another sample.
+  layout.labels[0] = IGNORED_LABEL;
   return layout;
 }
 
@@ -59,33 +63,41 @@ export interface PlannedBatch<Batch = PaddedBatch> {
 
 /**
  * Batches from a stream of episodes. Episodes that do not fit into a row even alone are left out; those that found no
- * place in a batch open the next one. The last batches of a finite stream may be partly empty. Batches are cheap until they are built, so a resumed run can skip those it had.
+ * place in a batch open the next one. The last batches of a finite stream may be partly empty. Batches are cheap until
+ * they are built, so a resumed run can skip those it had.
  */
 export async function* packedBatches(
   episodes: AsyncIterable<Episode>,
   options: BatchOptions,
 ): AsyncGenerator<PlannedBatch, void, void> {
-  const { mode, rows, rowLength, labels } = options;
+  const { mode, rows, rowLength, labels, labelBudget } = options;
+  const mostLabels = labelBudget?.surplus === "close" ? labelBudget.most : Infinity;
   let waiting: ParallelLayout[] = [];
   let waitingTokens = 0;
+  let index = 0;
+  const pack = (): PlannedBatch => {
+    const { placed, left } = packLayouts(waiting, rows, rowLength, mostLabels);
+    waiting = left;
+    waitingTokens = left.reduce((sum, { seq }) => sum + seq, 0);
+    const batchIndex = index++;
+    return {
+      build: () => {
+        const batch = placeLayouts(placed, rowLength);
+        return labelBudget === undefined ? batch : dropSurplusLabels(batch, labelBudget, batchIndex);
+      },
+    };
+  };
+  // A little more than fits, so that first fit leaves few holes.
+  const enough = (): boolean => waitingTokens >= 1.1 * rows * rowLength;
   for await (const episode of episodes) {
     const layout = layoutEpisode(episode, mode, labels);
     if (layout.seq > rowLength) continue;
     waiting.push(layout);
     waitingTokens += layout.seq;
-    // A little more than fits, so that first fit leaves few holes.
-    if (waitingTokens < 1.1 * rows * rowLength) continue;
-    const { placed, left } = packLayouts(waiting, rows, rowLength);
-    waiting = left;
-    waitingTokens = left.reduce((sum, { seq }) => sum + seq, 0);
-    yield { build: () => placeLayouts(placed, rowLength) };
+    while (enough()) yield pack();
   }
   // The end of a finite stream, such as held-out data: batches that are not full.
-  while (waiting.length > 0) {
-    const { placed, left } = packLayouts(waiting, rows, rowLength);
-    waiting = left;
-    yield { build: () => placeLayouts(placed, rowLength) };
-  }
+  while (waiting.length > 0) yield pack();
 }
 
 /** Dense batches of a stream of episodes, from batch `skip` on. */

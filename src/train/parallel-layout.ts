@@ -236,35 +236,6 @@ export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptio
   );
 }
 
-/**
- * Assigns layouts to rows of `seq` tokens, several to a row where they fit, first fit in the order given.
- * @param rows number of rows to fill
- * @returns the rows, and the layouts that found no place
- * @throws PrecisError INPUT_INVALID if a layout is longer than a row
- */
-export function packLayouts(
-  layouts: readonly ParallelLayout[],
-  rows: number,
-  seq: number,
-): { placed: PlacedLayout[][]; left: ParallelLayout[] } {
-  const placed: PlacedLayout[][] = Array.from({ length: rows }, () => []);
-  const used = Array.from({ length: rows }, () => 0);
-  const left: ParallelLayout[] = [];
-  for (const layout of layouts) {
-    if (layout.seq > seq) {
-      throw new PrecisError("INPUT_INVALID", `A layout of ${layout.seq} tokens exceeds a row of ${seq}.`);
-    }
-    const row = used.findIndex((length) => length + layout.seq <= seq);
-    if (row < 0) {
-      left.push(layout);
-      continue;
-    }
-    placed[row]?.push({ layout, start: used[row] as number });
-    used[row] = (used[row] as number) + layout.seq;
-  }
-  return { placed, left };
-}
-
 /** A layout and the column of its row at which it starts. */
 export interface PlacedLayout {
   layout: ParallelLayout;

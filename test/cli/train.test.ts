@@ -99,7 +99,7 @@ test("a time limit stops a run so that it can be resumed; other options are then
 
 test.each([
   ["ccm-merge", ["--decay", "0.3", "--sink", "--recompute"], { average: "ema", decay: 0.3, sink: 1, recursive: true }],
-  ["lora", ["--targets", "q_proj,down_proj", "--labels", "all"], undefined],
+  ["lora", ["--targets", "q_proj,down_proj", "--labels", "all", "--label-budget", "48"], undefined],
 ])("%s: the adapter is used as it was trained", async (method, more, options) => {
   const output = `use-${method}`;
   const run = await precis(
@@ -123,6 +123,7 @@ test("mistakes are named, and nothing is left behind", async () => {
     [["--method", "gist", "--mix", "poems=1"], /no setting "poems"/],
     [["--method", "gist", "--targets", "r_proj"], /r_proj/],
     [["--method", "gist", "--labels", "none"], /none/],
+    [["--method", "gist", "--label-budget", "0"], /"0" is not a whole number/],
     [["--method", "ccm-merge", "--comp-tokens", "64"], /no room for text beside 512 COMP tokens[\s\S]*--row-length/],
     [["--method", "ccm-merge", "--decay", "2"], /decay/],
     [["--method", "gist", "--only", "nothing"], /no train data/],

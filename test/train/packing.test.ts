@@ -3,14 +3,9 @@
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { packedBatches } from "#precis/train/batches.js";
-import {
-  IGNORED_LABEL,
-  packLayouts,
-  placeLayouts,
-  type PaddedBatch,
-  type ParallelLayout,
-} from "#precis/train/parallel-layout.js";
+import { builtBatches, packedBatches, type BatchOptions } from "#precis/train/batches.js";
+import { countLabels, estimateLabelBudget, packLayouts } from "#precis/train/packing.js";
+import { IGNORED_LABEL, placeLayouts, type PaddedBatch, type ParallelLayout } from "#precis/train/parallel-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import type { Episode } from "#precis/data/episode.js";
 import {
@@ -153,6 +148,63 @@ test("every episode of a finite stream is in exactly one batch, but for those lo
     seen.push(...batchLabels(batch).ids);
   }
   expect(seen.sort((a, b) => a - b)).toEqual(short.map((_, i) => 100 + i));
+});
+
+/** Episodes with answers of 1 to 6 labels, each label of its own. */
+const manyAnswers = Array.from({ length: 40 }, (_, i) => {
+  const target = Array.from({ length: 1 + ((i * 5) % 6) }, (_unused, k) => 20 + 6 * i + k);
+  return episode(`e${i}`, [[1, 10 + (i % 7)]], target);
+});
+
+async function labelsOf(options: BatchOptions, skip = 0, most = Infinity): Promise<number[][]> {
+  const batches: number[][] = [];
+  for await (const batch of builtBatches(stream(manyAnswers), options, skip)) {
+    batches.push(batchLabels(batch).ids);
+    if (batches.length === most) break;
+  }
+  return batches;
+}
+
+test("a batch is closed when its answers would exceed the label budget; no label is lost", async () => {
+  const labelBudget = { most: 9, surplus: "close", seed: 1 } as const;
+  const batches = await labelsOf({ mode, rows: 2, rowLength: 48, labels: "answer", labelBudget });
+  expect(Math.max(...batches.map(({ length }) => length))).toBeLessThanOrEqual(9);
+  const all = manyAnswers.flatMap(({ target }) => target);
+  expect(batches.flat().sort((a, b) => a - b)).toEqual([...all].sort((a, b) => a - b));
+});
+
+test("an answer longer than the whole budget keeps a part of its labels", async () => {
+  const labelBudget = { most: 3, surplus: "close", seed: 1 } as const;
+  const batches = await labelsOf({ mode, rows: 1, rowLength: 48, labels: "answer", labelBudget });
+  expect(Math.max(...batches.map(({ length }) => length))).toBe(3);
+  expect(batches.flat()).toHaveLength(manyAnswers.reduce((sum, { target }) => sum + Math.min(3, target.length), 0));
+});
+
+test("labels of all text beyond the budget are drawn, evenly, and the same by a resumed run", async () => {
+  const whole = { mode, rows: 2, rowLength: 48, labels: "all" } as const;
+  const options = { ...whole, labelBudget: { most: 8, surplus: "drop", seed: 1 } } as const;
+  const [everything, kept] = [await labelsOf(whole), await labelsOf(options)];
+  expect(kept).toHaveLength(everything.length);
+  kept.forEach((ids, index) => {
+    expect(ids).toHaveLength(Math.min(8, everything[index].length));
+    expect(everything[index]).toEqual(expect.arrayContaining(ids));
+  });
+  expect(await labelsOf(options, 2)).toEqual(kept.slice(2));
+  const otherSeed = { ...options, labelBudget: { ...options.labelBudget, seed: 2 } };
+  expect(await labelsOf(otherSeed)).not.toEqual(kept);
+});
+
+test("the estimated budget holds the labels of nearly every batch, and is far below the number of places", async () => {
+  const layouts = manyAnswers.map(({ steps, input, target }) =>
+    layoutOf({ chunks: [...steps] as number[][], input: [...input], target: [...target] }, mode),
+  );
+  const most = estimateLabelBudget(layouts, 2, 96);
+  const batches = await labelsOf({ mode, rows: 2, rowLength: 96, labels: "answer" });
+  for (const ids of batches) expect(ids.length).toBeLessThanOrEqual(most);
+  expect(most % 64).toBe(0);
+  expect(most).toBeLessThan(2 * 96);
+  expect(most).toBeGreaterThanOrEqual(Math.max(...layouts.map(countLabels)));
+  expect(estimateLabelBudget([], 8, 96)).toBe(8 * 96);
 });
 
 test("all text after the first step is labelled on request, but for what nothing predicts", async () => {

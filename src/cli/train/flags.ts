@@ -1,0 +1,110 @@
+/** @file The options of `precis train`. */
+import { join } from "node:path";
+import { Option, type Command } from "commander";
+import { PrecisError } from "../../errors.js";
+import { DEVICES, type Device } from "../../runtime/device.js";
+import type { LabelScope } from "../../train/batches.js";
+import { EMBEDDED_MODELS } from "../../weights/hub.js";
+
+/** Options as commander gives them. */
+export interface TrainFlags {
+  model: string;
+  method: string;
+  data: string;
+  output: string;
+  mix?: string;
+  only?: string[];
+  compTokens: number;
+  recursive: boolean;
+  sink: boolean;
+  decay?: number;
+  rank: number;
+  alpha: number;
+  targets: string;
+  steps: number;
+  rows: number;
+  rowLength: number;
+  accumulation: number;
+  labels: LabelScope;
+  labelBudget?: number;
+  learningRate: number;
+  warmup: number;
+  schedule: "cosine" | "constant";
+  weightDecay: number;
+  clip: number;
+  seed: number;
+  maxSteps: number;
+  evalEvery: number;
+  evalEpisodes: number;
+  saveEvery: number;
+  device: Device | "auto";
+  threads?: number;
+  timeLimit?: number;
+  includeResearchOnly: boolean;
+  recompute: boolean;
+  json: boolean;
+}
+
+/** A finite number. */
+export const number = (value: string): number => {
+  const parsed = Number(value);
+  if (value.trim() !== "" && Number.isFinite(parsed)) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a number.`, { value });
+};
+
+/** A whole number from 1 on. */
+export const wholeNumber = (value: string): number => {
+  const parsed = number(value);
+  if (Number.isInteger(parsed) && parsed >= 1) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a whole number from 1 on.`, { value });
+};
+
+/** Adds them to a command. */
+export function addTrainOptions(command: Command): Command {
+  return command
+    .option("--model <dir|id>", "base model", join(EMBEDDED_MODELS, "precis-28m"))
+    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist or lora")
+    .requiredOption("--data <dir>", "folder of .jsonl(.gz) or .parquet data")
+    .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
+    .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
+    .option("--only <source...>", "only sources of these names")
+    .option("--comp-tokens <n>", "COMP tokens of a time step", wholeNumber, 2)
+    .option("--no-recursive", "compress each step without sight of the memory before it")
+    .option("--sink", "keep the beginning-of-text token visible", false)
+    .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
+    .option("--rank <r>", "LoRA rank", wholeNumber, 8)
+    .option("--alpha <a>", "LoRA alpha", number, 16)
+    .option("--targets <names>", "projections that get a LoRA", "q_proj,k_proj,v_proj,o_proj")
+    .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
+    .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
+    .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
+    .option("--accumulation <n>", "micro-batches of a step", wholeNumber, 1)
+    .addOption(
+      new Option("--labels <scope>", "what the loss covers: the answer, or all text after the first step")
+        .choices(["answer", "all"])
+        .default("answer"),
+    )
+    .option(
+      "--label-budget <n>",
+      "most labels of a micro-batch; default: all, or an estimate from the data for answers",
+      wholeNumber,
+    )
+    .option("--learning-rate <x>", "highest learning rate", number, 3e-4)
+    .option("--warmup <share>", "share of the steps for warm-up", number, 0.03)
+    .addOption(
+      new Option("--schedule <kind>", "learning-rate schedule").choices(["cosine", "constant"]).default("cosine"),
+    )
+    .option("--weight-decay <x>", "AdamW weight decay", number, 0)
+    .option("--clip <norm>", "largest gradient norm", number, 1)
+    .option("--seed <n>", "seed of data order and starting values", number, 42)
+    .option("--max-steps <n>", "most time steps of a sample", wholeNumber, 16)
+    .option("--eval-every <n>", "steps between evaluations on held-out data", wholeNumber, 100)
+    .option("--eval-episodes <n>", "held-out samples of an evaluation", wholeNumber, 64)
+    .option("--save-every <n>", "steps between saves", wholeNumber, 100)
+    .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
+    .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
+    .option("--threads <n>", "CPU threads", wholeNumber)
+    .option("--time-limit <seconds>", "save and stop after this long", number)
+    .option("--include-research-only", "also data whose licence forbids commercial use", false)
+    .option("--json", "print the result as JSON", false);
+}

@@ -1,0 +1,108 @@
+/** @file From the options of `precis train` to a training run. */
+import { EpisodeSampler, type SampleOptions } from "../../data/sample.js";
+import { openBaseModel } from "../../train/base-model.js";
+import { workerBatches } from "../../train/batch-thread.js";
+import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
+import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
+import { ParallelPass } from "../../train/parallel-pass.js";
+import type { PaddedBatch } from "../../train/parallel-layout.js";
+import { initialParameters, layoutParameters } from "../../train/parameters.js";
+import type { TrainingRun } from "../../train/run-training.js";
+import { saveTrainedAdapter } from "../../train/save-adapter.js";
+import { resolveModel } from "../../weights/hub.js";
+import { first, mixture, openHeldOut, portable } from "./data.js";
+import type { TrainFlags } from "./flags.js";
+import { loraTargets, methodOptions, textRoom, trainingMode } from "./mode.js";
+
+/** Samples that an automatic label budget is estimated from. */
+const SAMPLES_FOR_BUDGET = 256;
+
+/** The labels of a micro-batch: as asked, or all places when all text is labelled, or what answers rarely exceed. */
+function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeSampler): LabelBudget {
+  const { labels, rows, rowLength, seed } = flags;
+  const capacity = rows * rowLength;
+  const surplus = labels === "all" ? "drop" : "close";
+  if (flags.labelBudget !== undefined) return { most: Math.min(flags.labelBudget, capacity), surplus, seed };
+  if (labels === "all") return { most: capacity, surplus, seed };
+  const layouts = Array.from({ length: SAMPLES_FOR_BUDGET }, (_, index) =>
+    layoutEpisode(sampler.at(index), batches.mode, labels),
+  );
+  return { most: estimateLabelBudget(layouts, rows, rowLength), surplus, seed };
+}
+
+/** The run that the options describe. */
+export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<PaddedBatch>> {
+  const model = await openBaseModel(await resolveModel(flags.model, { signal }));
+  const { mode, memoryMethod } = trainingMode(flags, model);
+  const compTokens = memoryMethod === undefined ? 0 : flags.compTokens;
+  const parameters = { rank: flags.rank, targets: loraTargets(flags), compTokens };
+  const layout = layoutParameters(model.config, parameters);
+  const sample: SampleOptions = {
+    dataDir: flags.data,
+    tokenizer: model.tokenizer,
+    template: model.template,
+    weights: mixture(flags.mix),
+    seed: flags.seed,
+    maxSteps: flags.maxSteps,
+    maxTokens: textRoom(flags, compTokens),
+    includeResearchOnly: flags.includeResearchOnly,
+    only: flags.only,
+    signal,
+  };
+  const sampler = await EpisodeSampler.open(sample);
+  const shape = { mode, rows: flags.rows, rowLength: flags.rowLength, labels: flags.labels };
+  const budget = labelBudget(flags, shape, sampler);
+  const batches: BatchOptions = { ...shape, labelBudget: budget };
+  // Held-out data are measured whole, however many labels they have.
+  const heldOut: BatchOptions = { ...shape, labelBudget: { ...budget, surplus: "close" } };
+  const held = await openHeldOut(sample);
+  const { device, threads, timeLimit, recompute, json, output, saveEvery, evalEvery, accumulation, ...decisive } =
+    flags;
+  void json;
+  const { config, weights, weightsFolder } = model;
+  const engine = { weightsFolder, device, threads };
+  const spec = {
+    ...parameters,
+    batch: flags.rows,
+    seq: flags.rowLength,
+    labels: budget.most,
+    loraScale: flags.alpha / flags.rank,
+    averaging: flags.method === "ccm-merge",
+    recompute,
+  };
+  return {
+    output,
+    trainer: {
+      layout,
+      pass: () => ParallelPass.create({ config, weights, spec, engine }),
+      optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip },
+      engine,
+    },
+    initialParameters: () => initialParameters(config, layout, flags.seed, model.embedding),
+    tokensPerBatch: flags.rows * flags.rowLength,
+    schedule: { learningRate: flags.learningRate, steps: flags.steps, warmupRatio: flags.warmup, kind: flags.schedule },
+    accumulation,
+    openBatches: (skip) => workerBatches({ modelDirectory: model.directory, sample: portable(sample), batches, skip }),
+    heldOut: held === undefined ? undefined : () => packedBatches(first(held, flags.evalEpisodes), heldOut),
+    evalEvery,
+    saveEvery,
+    saveAdapter: (directory, values, trainingSummary) =>
+      saveTrainedAdapter(directory, config, spec, layout, values, {
+        alpha: flags.alpha,
+        base: model.fingerprint,
+        trainingSummary,
+        ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
+      }),
+    // Paths differ between machines; what was learned from does not.
+    options: {
+      ...decisive,
+      labelBudget: budget.most,
+      accumulation,
+      model: undefined,
+      data: undefined,
+      sources: sampler.sources.map(({ name }) => name),
+    },
+    timeLimit,
+    signal,
+  };
+}
