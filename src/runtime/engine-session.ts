@@ -14,6 +14,11 @@ export interface EngineOptions {
   threads?: number;
   /** Write ONNX Runtime's per-node timings to files with this prefix; they appear when the session is disposed. */
   profilePrefix?: string;
+  /**
+   * Every run has the same shapes. WebGPU then keeps each buffer for the next run; by default it gives large ones back
+   * and asks for them again, which took more than half of a training step.
+   */
+  fixedShapes?: boolean;
   /** Outputs that stay on the device, where it is not the CPU, to be fed to later runs. */
   deviceOutputs?: readonly string[];
 }
@@ -32,9 +37,13 @@ function engineError(error: unknown, what: string): PrecisError {
   return new PrecisError("ENGINE_FAILED", `${what}: ${reason.split("\n")[0]}`, { cause: error });
 }
 
+function executionProvider(device: Device, fixedShapes: boolean): InferenceSession.ExecutionProviderConfig {
+  return device === "webgpu" && fixedShapes ? { name: "webgpu", storageBufferCacheMode: "simple" } : device;
+}
+
 async function start(graph: Uint8Array, device: Device, options: EngineOptions): Promise<InferenceSession> {
   const settings: InferenceSession.SessionOptions = {
-    executionProviders: device === "cpu" ? ["cpu"] : [device, "cpu"],
+    executionProviders: device === "cpu" ? ["cpu"] : [executionProvider(device, options.fixedShapes === true), "cpu"],
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
     ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),

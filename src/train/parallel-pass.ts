@@ -41,6 +41,7 @@ export class ParallelPass implements GradientPass<PaddedBatch> {
     const layout = layoutParameters(config, spec);
     const session = await EngineSession.create(() => buildTrainingGraph(config, weights(), layout, spec), {
       ...engine,
+      fixedShapes: true,
       deviceOutputs: [TRAINING_IO.gradient],
     });
     return new ParallelPass(parts, layout, session);

@@ -66,7 +66,7 @@ export class Trainer<Batch> implements AsyncDisposable {
     const { layout, optimizer, engine } = parts;
     const pass = await parts.pass();
     // The optimiser must find the gradients where the pass left them.
-    const sameDevice = { ...engine, device: pass.device };
+    const sameDevice = { ...engine, device: pass.device, fixedShapes: true };
     const update = await EngineSession.create(() => buildOptimizerGraph(layout.size, optimizer), {
       ...sameDevice,
       deviceOutputs: VECTORS,
