@@ -9,9 +9,13 @@ interface ProfileEvent {
   dur: number;
   args?: {
     op_name?: string;
+    /** Execution provider of a node. */
+    provider?: string;
     /** Each input or output as `{ "<element type>": [sizes] }`. */
     input_type_shape?: Record<string, number[]>[];
     output_type_shape?: Record<string, number[]>[];
+    /** Sizes of a device kernel's inputs and outputs. */
+    shapes?: string;
   };
 }
 
@@ -52,10 +56,13 @@ function rowsOf(event: ProfileEvent): number {
 
 function label(event: ProfileEvent, { byShape = false }: SummaryOptions): string {
   const operator = event.args?.op_name ?? "?";
-  if (!byShape || !isProduct(operator)) return operator;
+  // Nodes that fell back to the CPU stand out among those of a device; alone, the CPU needs no mention.
+  const place = event.args?.provider?.replace("ExecutionProvider", "") ?? "CPU";
+  const name = place === "CPU" ? operator : `${operator} (${place})`;
+  if (!byShape || !isProduct(operator)) return name;
   const [input = []] = shapesOf(event.args?.input_type_shape);
   const [output = []] = shapesOf(event.args?.output_type_shape);
-  return `${operator} ${input.at(-1)} to ${output.at(-1)}`;
+  return `${name} ${input.join("x")} to ${output.join("x")}`;
 }
 
 interface Run {
@@ -107,9 +114,13 @@ function summarizeGroup(rows: number, runs: readonly Run[]): RunGroup {
   };
 }
 
+function readEvents(path: string): ProfileEvent[] {
+  return JSON.parse(readFileSync(path, "utf8")) as ProfileEvent[];
+}
+
 /** Groups the runs of a profile file by their size; within a group every figure is the median over its runs. */
 export function summarizeProfile(path: string, options: SummaryOptions = {}): RunGroup[] {
-  const runs = splitIntoRuns(JSON.parse(readFileSync(path, "utf8")) as ProfileEvent[], options);
+  const runs = splitIntoRuns(readEvents(path), options);
   const sizes = [...new Set(runs.map(({ rows }) => rows))].sort((a, b) => b - a);
   return sizes.map((rows) =>
     summarizeGroup(
@@ -133,4 +144,54 @@ export function formatProfile(groups: readonly RunGroup[]): string {
       return [head, ...lines].join("\n");
     })
     .join("\n\n");
+}
+
+/** Time that a device spent in one kind of kernel, a run. */
+export interface KernelTime {
+  /** Operator and shader program. */
+  kernel: string;
+  milliseconds: number;
+  /** Launches a run. */
+  launches: number;
+}
+
+/** Time on a device, from its own clock; means over all runs, since its clock says nothing of where a run begins. */
+export interface DeviceSummary {
+  runs: number;
+  milliseconds: number;
+  kernels: KernelTime[];
+}
+
+/** An event of a device is named "node&operator&program". */
+function kernelLabel(event: ProfileEvent, { byShape = false }: SummaryOptions): string {
+  const [, ...kernel] = event.name.split("&");
+  const name = kernel.length === 0 ? event.name : [...new Set(kernel)].join(" / ");
+  return byShape && event.args?.shapes !== undefined ? `${name} ${event.args.shapes.trim()}` : name;
+}
+
+/** The kernels that a device timed itself; undefined where the profile has none, as on the CPU. */
+export function summarizeDevice(path: string, options: SummaryOptions = {}): DeviceSummary | undefined {
+  const events = readEvents(path);
+  const launches = events.filter(({ cat }) => cat === "Api" || cat === "Kernel");
+  const runs = events.filter(({ name }) => name === "model_run").length;
+  if (launches.length === 0 || runs === 0) return undefined;
+  const kernels = new Map<string, KernelTime>();
+  for (const event of launches) {
+    const kernel = kernelLabel(event, options);
+    const known = kernels.get(kernel) ?? { kernel, milliseconds: 0, launches: 0 };
+    const milliseconds = known.milliseconds + event.dur / 1000 / runs;
+    kernels.set(kernel, { kernel, milliseconds, launches: known.launches + 1 / runs });
+  }
+  const sorted = [...kernels.values()].sort((a, b) => b.milliseconds - a.milliseconds);
+  return { runs, milliseconds: sorted.reduce((sum, { milliseconds }) => sum + milliseconds, 0), kernels: sorted };
+}
+
+/** The kernels as text, slowest first, as far as they matter. */
+export function formatDevice({ runs, milliseconds, kernels }: DeviceSummary, most = 40): string {
+  const lines = kernels.slice(0, most).map(({ kernel, milliseconds: time, launches }) => {
+    const share = ((100 * time) / milliseconds).toFixed(1).padStart(5);
+    return `  ${time.toFixed(3).padStart(9)} ms ${share} %  ${launches.toFixed(0).padStart(4)} x ${kernel}`;
+  });
+  const rest = kernels.length > most ? [`  and ${kernels.length - most} more kinds`] : [];
+  return [`${runs} runs: ${milliseconds.toFixed(2)} ms of kernels on the device a run`, ...lines, ...rest].join("\n");
 }
