@@ -138,7 +138,7 @@ function choice<Word extends string>(option: string, value: string, words: reado
   return word;
 }
 
-function count(option: string, value: string): number {
+function wholeNumber(option: string, value: string): number {
   const number = Number(value);
   if (!Number.isInteger(number) || number < 1) throw new Error(`--${option} ${value}: use a whole number from 1 on.`);
   return number;
@@ -171,15 +171,15 @@ async function main(): Promise<void> {
   const options: WorkloadOptions = {
     model: values.model,
     device: choice("device", values.device, ["cpu", "webgpu"]),
-    threads: count("threads", values.threads),
-    rows: count("rows", values.rows),
-    rowLength: count("row-length", values["row-length"]),
+    threads: wholeNumber("threads", values.threads),
+    rows: wholeNumber("rows", values.rows),
+    rowLength: wholeNumber("row-length", values["row-length"]),
     labels: choice("labels", values.labels, ["all", "answer"]),
-    compTokens: count("comp-tokens", values["comp-tokens"]),
-    rank: count("rank", values.rank),
+    compTokens: wholeNumber("comp-tokens", values["comp-tokens"]),
+    rank: wholeNumber("rank", values.rank),
     recompute: values.recompute,
   };
-  const report = await measure(options, count("warmup", values.warmup), count("steps", values.steps));
+  const report = await measure(options, wholeNumber("warmup", values.warmup), wholeNumber("steps", values.steps));
   const json = JSON.stringify(report, null, 2);
   if (values.json === "-") console.log(json);
   else {
