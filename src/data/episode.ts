@@ -9,6 +9,12 @@ export const SETTINGS = ["conversation", "icl", "personal", "stream"] as const;
  */
 export type Setting = (typeof SETTINGS)[number];
 
+/** A range [start, end) of tokens. */
+export interface TokenRange {
+  start: number;
+  end: number;
+}
+
 /**
  * One sample as token ids. `steps`, `input` and `target`, joined, are one text as the model was trained to read it; the
  * beginning-of-text token is in the first step.
@@ -25,6 +31,11 @@ export interface Episode {
   input: readonly number[];
   /** The answer with its end token; the continuation in a stream. */
   target: readonly number[];
+  /**
+   * For each of `steps`, the range [start, end) of its own answer with the end token, where it is a question with an
+   * answer; undefined if steps are plain text.
+   */
+  answers?: readonly (TokenRange | undefined)[];
   /** Candidate answers as token ids, without the end token. */
   options?: readonly (readonly number[])[];
   /** The texts of `options`. */

@@ -10,8 +10,11 @@ import {
   type ParallelMode,
 } from "./parallel-layout.js";
 
-/** Which tokens the loss covers. */
-export type LabelScope = "answer" | "all";
+/** Which tokens the loss covers; see {@link BatchOptions.labels}. */
+export const LABEL_SCOPES = ["answer", "answers", "all"] as const;
+
+/** See {@link LABEL_SCOPES}. */
+export type LabelScope = (typeof LABEL_SCOPES)[number];
 
 /** Shape of the batches. */
 export interface BatchOptions {
@@ -21,8 +24,9 @@ export interface BatchOptions {
   /** Tokens of a row. */
   rowLength: number;
   /**
-   * `"answer"` labels the target only, as the reference does. `"all"` also labels the text of every later step, which is
-   * predicted from the memory of the steps before it: many more labels from the same forward pass.
+   * `"answer"` labels the target only, as the reference does. The others also label what later steps say, which is
+   * predicted from the memory of the steps before them: many more labels from the same forward pass. `"answers"` takes
+   * only the answers of steps that are questions with answers (demonstrations, profile entries), `"all"` their whole text.
    */
   labels: LabelScope;
   /** Default: no limit. */
@@ -39,20 +43,30 @@ export function layoutEpisode(episode: Episode, mode: ParallelMode, labels: Labe
     },
     mode,
   );
-  if (labels === "all") labelText(layout);
+  if (labels !== "answer") labelSteps(layout, labels === "answers" ? episode.answers : undefined);
   // The token before it in a row belongs to another sample.
   layout.labels[0] = IGNORED_LABEL;
   return layout;
 }
 
-/** Labels all text that has memory or text before it; the first token of a block has nothing to be predicted from. */
-function labelText({ segments, labels, inputIds }: ParallelLayout): void {
-  for (const { kind, block, start, end } of segments) {
-    if (kind !== "text" || (block === 0 && segments.length > 1)) continue;
-    for (let token = start + 1; token < end; token++) {
-      if (labels[token] === IGNORED_LABEL) labels[token] = inputIds[token] as number;
+/**
+ * Labels the text of all steps that have memory or text before them; the first token of a block has nothing to be
+ * predicted from.
+ * @param answers restricts the labels of each step to a range of it; undefined inside: no labels there
+ */
+function labelSteps(layout: ParallelLayout, answers: Episode["answers"]): void {
+  const { segments, labels, inputIds, mode } = layout;
+  const compressed = mode.method !== "full" && mode.method !== "none";
+  const texts = segments.filter(({ kind }) => kind === "text");
+  texts.forEach(({ block, start, end }, step) => {
+    const nothingBefore = texts.length > 1 && (compressed ? block === 0 : step === 0);
+    // The input is the last text and has no entry among the answers: its target is labelled already.
+    const range = answers === undefined ? { start: 0, end: end - start } : answers[step];
+    if (nothingBefore || range === undefined) return;
+    for (let token = start + Math.max(1, range.start); token < start + range.end; token++) {
+      labels[token] = inputIds[token] as number;
     }
-  }
+  });
 }
 
 /** A batch that is decided but not yet written out, by default as masks. */

@@ -69,6 +69,10 @@ describe.each([
     expect(episode.options?.map((ids) => tokenizer.decode(ids))).toEqual(["no", "yes"]);
     // The right option is the target without its end token.
     expect(episode.target.slice(0, -1)).toEqual(episode.options?.[1]);
+    const answered = episode.answers?.map((range, step) =>
+      episode.steps[step]?.slice(range?.start, range && range.end - 1),
+    );
+    expect(answered?.map((ids) => tokenizer.decode(ids ?? []))).toEqual(shown.map(({ output }) => output));
   });
 });
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Option, type Command } from "commander";
 import { PrecisError } from "../../errors.js";
 import { DEVICES, type Device } from "../../runtime/device.js";
-import type { LabelScope } from "../../train/batches.js";
+import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
 import { EMBEDDED_MODELS } from "../../weights/hub.js";
 
 /** Options as commander gives them. */
@@ -80,8 +80,8 @@ export function addTrainOptions(command: Command): Command {
     .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
     .option("--accumulation <n>", "micro-batches of a step", wholeNumber, 1)
     .addOption(
-      new Option("--labels <scope>", "what the loss covers: the answer, or all text after the first step")
-        .choices(["answer", "all"])
+      new Option("--labels <scope>", "what the loss covers: the answer, those of later steps too, or all their text")
+        .choices([...LABEL_SCOPES])
         .default("answer"),
     )
     .option(

@@ -4,7 +4,7 @@
  */
 import type { ChatMessage } from "../../text/chat-template.js";
 import type { ChatPieces } from "../chat-pieces.js";
-import type { Episode, Setting } from "../episode.js";
+import type { Episode, Setting, TokenRange } from "../episode.js";
 import type { Demonstration } from "../records.js";
 
 /** What the memory is asked after the demonstrations. */
@@ -29,9 +29,11 @@ export function demonstrationEpisode(
   question: Question,
 ): Episode {
   const context: ChatMessage[] = [];
+  const answers: (TokenRange | undefined)[] = [];
   const steps = demonstrations.map((demonstration) => {
     const messages = demonstrationMessages(demonstration);
     const ids = pieces.step(messages, context);
+    answers.push(lastOccurrence(ids, pieces.answer(demonstration.output, [...context, ...messages.slice(0, 1)])));
     context.push(...messages);
     return ids;
   });
@@ -40,6 +42,7 @@ export function demonstrationEpisode(
   return {
     ...about,
     steps,
+    answers,
     input: pieces.prompt(asked, context),
     target: pieces.answer(question.output, [...context, ...asked]),
     ...(options.length > 0 && {
@@ -48,4 +51,12 @@ export function demonstrationEpisode(
       answerIndex: options.indexOf(question.output),
     }),
   };
+}
+
+/** Where `part` stands last in `ids`; undefined if it does not, as when a tokenizer joins it with what is around it. */
+function lastOccurrence(ids: readonly number[], part: readonly number[]): TokenRange | undefined {
+  for (let start = ids.length - part.length; start >= 0; start--) {
+    if (part.every((id, index) => ids[start + index] === id)) return { start, end: start + part.length };
+  }
+  return undefined;
 }
