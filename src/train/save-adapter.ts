@@ -11,6 +11,8 @@ export interface AdapterDescription {
   /** Memory method that it was trained for, and the options to use it with; none for an ordinary LoRA. */
   method?: string;
   methodOptions?: Readonly<Record<string, unknown>>;
+  /** Whether its LoRA acts at COMP tokens only; default: wherever there is a method. */
+  gated?: boolean;
   /** Fingerprint of the base model. */
   base: string;
   trainingSummary: Readonly<Record<string, unknown>>;
@@ -40,17 +42,17 @@ export async function saveTrainedAdapter(
       lora.set(`layers.${layer}.${target}`, { a, b, rank: spec.rank, inFeatures, outFeatures });
     }
   }
-  const { method, base, alpha, methodOptions, trainingSummary } = description;
+  const { method, base, alpha, methodOptions, trainingSummary, gated = method !== undefined } = description;
   const { compTokens } = spec;
   await saveAdapter(directory, {
     config: {
       r: spec.rank,
       alpha,
       targetModules: [...new Set(spec.targets.map((target) => target.split(".")[1] as string))],
-      gated: method !== undefined,
+      gated,
       ...(method === undefined
         ? {}
-        : { precis: { method, compTokens, options: methodOptions, base, trainingSummary } }),
+        : { precis: { method, compTokens, gated, options: methodOptions, base, trainingSummary } }),
       raw: {},
     },
     lora,

@@ -6,8 +6,10 @@ import { isRecord } from "./files.js";
 export interface PrecisAdapterInfo {
   /** Memory method that the adapter was trained for. */
   method: string;
-  /** COMP tokens per time step. */
+  /** COMP tokens per time step; 0 for a method without them. */
   compTokens: number;
+  /** Whether the LoRA acts at COMP tokens only; default true. */
+  gated?: boolean;
   /** Fingerprint of the model that the adapter was trained on. */
   base?: string;
   trainingSummary?: Record<string, unknown>;
@@ -23,7 +25,7 @@ export interface AdapterConfig {
   /** Last parts of the names of adapted modules, such as `q_proj`. */
   targetModules: readonly string[];
   precis?: PrecisAdapterInfo;
-  /** Whether the LoRA acts at COMP tokens only: true when `precis` is there. */
+  /** Whether the LoRA acts at COMP tokens only: true when `precis` is there and does not say otherwise. */
   gated: boolean;
   /** The whole JSON object. */
   raw: Record<string, unknown>;
@@ -75,7 +77,8 @@ export function parseAdapterConfig(raw: Record<string, unknown>, directory: stri
   checkPattern("alpha_pattern", raw.alpha_pattern, isAlpha, directory);
   const precis = raw.precis === undefined ? undefined : parsePrecis(raw.precis, directory);
   const targetModules = parseTargets(raw.target_modules, directory);
-  return { r, alpha, targetModules, ...(precis && { precis }), gated: precis !== undefined, raw };
+  const gated = precis !== undefined && precis.gated !== false;
+  return { r, alpha, targetModules, ...(precis && { precis }), gated, raw };
 }
 
 /** A PEFT field at a value that switches its feature off. Newer versions of PEFT add fields at such values. */
@@ -108,17 +111,27 @@ function parsePrecis(precis: unknown, directory: string): PrecisAdapterInfo {
   const fail = (problem: string): PrecisError =>
     invalidAdapter(directory, problem, "Train it again with `precis train`.");
   if (!isRecord(precis)) throw fail(`has a "precis" field that is ${JSON.stringify(precis)}, not an object`);
-  const { method, compTokens, base, trainingSummary, ...rest } = precis;
+  const { method, compTokens, gated, base, trainingSummary, ...rest } = precis;
   if (typeof method !== "string" || method === "")
     throw fail(`has precis.method ${JSON.stringify(method)}, not a name`);
   if (!isCount(compTokens)) throw fail(`has precis.compTokens ${JSON.stringify(compTokens)}, not a count`);
+  if (gated !== undefined && typeof gated !== "boolean") {
+    throw fail(`has precis.gated ${JSON.stringify(gated)}, not true or false`);
+  }
   if (base !== undefined && typeof base !== "string") {
     throw fail(`has precis.base ${JSON.stringify(base)}, not a fingerprint`);
   }
   if (trainingSummary !== undefined && !isRecord(trainingSummary)) {
     throw fail("has a precis.trainingSummary that is not an object");
   }
-  return { ...rest, method, compTokens, ...(base && { base }), ...(trainingSummary && { trainingSummary }) };
+  return {
+    ...rest,
+    method,
+    compTokens,
+    ...(gated === undefined ? {} : { gated }),
+    ...(base && { base }),
+    ...(trainingSummary && { trainingSummary }),
+  };
 }
 
 function checkPattern(name: string, pattern: unknown, isValid: (value: unknown) => boolean, directory: string): void {

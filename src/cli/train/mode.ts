@@ -2,7 +2,7 @@
 import { PrecisError } from "../../errors.js";
 import type { LoraTarget } from "../../models/decoder.js";
 import type { BaseModel } from "../../train/base-model.js";
-import type { ParallelMode } from "../../train/parallel-layout.js";
+import { compTokenIds, sumTokenIds, type ParallelMode } from "../../train/parallel-layout.js";
 import type { TrainFlags } from "./flags.js";
 
 /** Methods that can be trained, the memory method that the adapter is for, and how a sample is laid out. */
@@ -21,12 +21,14 @@ export function trainingMode(
       return { mode: { ...common, method: "merge", decay }, memoryMethod: "ccm-merge" };
     case "gist":
       return { mode: { ...common, method: "gist" }, memoryMethod: "gist" };
+    case "compressive":
+      return { mode: { ...common, method: "compressive" }, memoryMethod: "compressive" };
     case "lora":
       return { mode: { ...ids, method: "full" }, memoryMethod: undefined };
     default:
       throw new PrecisError("METHOD_UNKNOWN", `The method "${flags.method}" cannot be trained.`, {
         value: flags.method,
-        nextStep: "Use ccm-concat, ccm-merge, gist, or lora (an ordinary LoRA with full context).",
+        nextStep: "Use ccm-concat, ccm-merge, gist, compressive, or lora (an ordinary LoRA with full context).",
       });
   }
 }
@@ -47,6 +49,8 @@ export function methodOptions({
       return { recursive, ...sinks, limit: maxSteps * compTokens };
     case "ccm-merge":
       return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
+    case "compressive":
+      return { recursive, ...sinks, slots: compTokens, limit: maxSteps * compTokens };
     default:
       return sinks;
   }
@@ -60,9 +64,10 @@ export function loraTargets({ targets }: TrainFlags): LoraTarget[] {
   });
 }
 
-/** Tokens of text that fit into a row beside the COMP tokens of the longest sample; merging doubles those. */
-export function textRoom({ method, rowLength, maxSteps }: TrainFlags, compTokens: number): number {
-  const newTokens = compTokens * (method === "gist" ? 1 : maxSteps) * (method === "ccm-merge" ? 2 : 1);
+/** Tokens of text that fit into a row beside the COMP and SUM tokens of the longest sample. */
+export function textRoom({ method, rowLength, maxSteps }: TrainFlags, mode: ParallelMode): number {
+  const perStep = compTokenIds(mode).length + sumTokenIds(mode).length;
+  const newTokens = perStep * (method === "gist" ? 1 : maxSteps);
   if (newTokens < rowLength) return rowLength - newTokens;
   throw new PrecisError(
     "OPTION_INVALID",

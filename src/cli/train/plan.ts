@@ -5,7 +5,7 @@ import { workerBatches } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
 import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
-import type { PaddedBatch } from "../../train/parallel-layout.js";
+import { compTokenIds, sumTokenIds, type PaddedBatch } from "../../train/parallel-layout.js";
 import { initialParameters, layoutParameters } from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
@@ -34,7 +34,7 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
 export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<PaddedBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
   const { mode, memoryMethod } = trainingMode(flags, model);
-  const compTokens = memoryMethod === undefined ? 0 : flags.compTokens;
+  const compTokens = compTokenIds(mode).length;
   const parameters = { rank: flags.rank, targets: loraTargets(flags), compTokens };
   const layout = layoutParameters(model.config, parameters);
   const sample: SampleOptions = {
@@ -44,7 +44,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     weights: mixture(flags.mix),
     seed: flags.seed,
     maxSteps: flags.maxSteps,
-    maxTokens: textRoom(flags, compTokens),
+    maxTokens: textRoom(flags, mode),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
     signal,
@@ -67,7 +67,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     seq: flags.rowLength,
     labels: budget.most,
     loraScale: flags.alpha / flags.rank,
-    averaging: flags.method === "ccm-merge",
+    averaging: sumTokenIds(mode).length > 0,
     recompute,
   };
   return {
@@ -92,6 +92,8 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
         base: model.fingerprint,
         trainingSummary,
         ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
+        // Without COMP tokens, the LoRA acts at every token.
+        gated: compTokens > 0,
       }),
     // Paths differ between machines; what was learned from does not.
     options: {
