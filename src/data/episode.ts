@@ -42,6 +42,8 @@ export interface Episode {
   optionTexts?: readonly string[];
   /** Which of `options` is right. */
   answerIndex?: number;
+  /** In plain text that is not in steps: where words begin, as indices of the input and target joined. */
+  wordStarts?: readonly number[];
 }
 
 /** All tokens of an episode. */

@@ -27,6 +27,8 @@ export interface SampleOptions extends Partial<EpisodeLimits> {
   includeResearchOnly?: boolean;
   /** Only sources of these names. */
   only?: readonly string[];
+  /** Take texts as plain blocks of this many tokens, without steps. */
+  blockTokens?: number | undefined;
   signal?: AbortSignal;
 }
 
@@ -60,6 +62,7 @@ export class EpisodeSampler {
   readonly #seed: string;
   readonly #sources: SourcesOf;
   readonly #weights: readonly number[];
+  readonly #blockTokens: number | undefined;
 
   private constructor(options: SampleOptions, sources: SourcesOf, weights: readonly number[]) {
     this.#pieces = new ChatPieces(options.tokenizer, options.template);
@@ -67,6 +70,7 @@ export class EpisodeSampler {
     this.#seed = `${options.seed ?? 0}/${options.split ?? "train"}`;
     this.#sources = sources;
     this.#weights = weights;
+    this.#blockTokens = options.blockTokens;
   }
 
   /**
@@ -118,7 +122,7 @@ export class EpisodeSampler {
     const sources = this.#sources[setting] as readonly LoadedSource[];
     const shares = sources.map((source) => shareOf(source));
     const draw = DRAWS[setting] as Draw<Setting>;
-    const context = { pieces: this.#pieces, limits: this.#limits, random };
+    const context = { pieces: this.#pieces, limits: this.#limits, random, blockTokens: this.#blockTokens };
     for (let tries = 0; tries < MOST_DRAWS; tries++) {
       const { name, records } = sources[random.weighted(shares)] as LoadedSource;
       const episode = draw(context, name, records);

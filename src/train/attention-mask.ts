@@ -11,6 +11,16 @@ import type { ParallelLayout, ParallelMode, Segment } from "./parallel-layout.js
  */
 export const MASKED_BIAS = -30_000;
 
+/** A layout's own rule of attention, on top of causality; every token attends to itself. */
+export interface MaskRule {
+  /** Whether tokens of segment `row` may attend to those of `column`. */
+  sees(row: Segment, column: Segment): boolean;
+  /** First column that a token may attend to; default 0. */
+  firstColumn?(row: number): number;
+  /** Columns that only they themselves attend to; default none. */
+  hiddenColumns?: readonly number[];
+}
+
 /**
  * Whether a token of segment `row` may attend to one of segment `column`, but for causality and sinks. A segment sees
  * its own block, and:
@@ -18,7 +28,6 @@ export const MASKED_BIAS = -30_000;
  * - merge, recursive: the SUM of the block just before, the latest memory; not recursive: SUM sees every COMP, and the
  *   input has SUM in its own block;
  * - gist: the COMP of the block just before;
- * - compressive, recursive: every SUM before it; not recursive: only the input block does;
  * - full, none: all is one block.
  * @param inputBlock index of the input's block, the last one
  */
@@ -32,8 +41,6 @@ export function segmentSees(mode: ParallelMode, row: Segment, column: Segment, i
       return column.kind === "comp" && row.kind === "sum";
     case "gist":
       return column.kind === "comp" && column.block === row.block - 1;
-    case "compressive":
-      return column.kind === "sum" && (mode.recursive || row.block === inputBlock);
     case "full":
     case "none":
       return false;
@@ -42,13 +49,15 @@ export function segmentSees(mode: ParallelMode, row: Segment, column: Segment, i
 
 /** Whether token `row` of the layout attends to token `column`, causality and sinks included. */
 export function attends(layout: ParallelLayout, row: number, column: number): boolean {
+  const { mask, segments, sinkColumns } = layout;
   if (column > row) return false;
-  if (layout.sinkColumns.includes(column)) return true;
+  if (column === row || sinkColumns.includes(column)) return true;
+  if (column < (mask.firstColumn?.(row) ?? 0) || mask.hiddenColumns?.includes(column) === true) return false;
   const segmentOf = (token: number): Segment | undefined =>
-    layout.segments.find((segment) => token >= segment.start && token < segment.end);
+    segments.find((segment) => token >= segment.start && token < segment.end);
   const [rowSegment, columnSegment] = [segmentOf(row), segmentOf(column)];
   if (rowSegment === undefined || columnSegment === undefined) return false;
-  return segmentSees(layout.mode, rowSegment, columnSegment, layout.inputBlock);
+  return mask.sees(rowSegment, columnSegment);
 }
 
 /**
@@ -57,15 +66,19 @@ export function attends(layout: ParallelLayout, row: number, column: number): bo
  * @param target row-major [rows, stride], rows and columns of the layout starting at `start`
  */
 export function writeAttend(layout: ParallelLayout, target: Uint8Array, stride: number, start: number): void {
+  const { mask, segments, sinkColumns } = layout;
   const pattern = new Uint8Array(layout.seq);
-  for (const row of layout.segments) {
+  for (const row of segments) {
     pattern.fill(0);
-    for (const column of layout.segments) {
-      if (segmentSees(layout.mode, row, column, layout.inputBlock)) pattern.fill(1, column.start, column.end);
-    }
-    for (const column of layout.sinkColumns) pattern[column] = 1;
+    for (const column of segments) if (mask.sees(row, column)) pattern.fill(1, column.start, column.end);
+    for (const column of mask.hiddenColumns ?? []) pattern[column] = 0;
+    for (const column of sinkColumns) pattern[column] = 1;
     for (let i = row.start; i < row.end; i++) {
-      target.set(pattern.subarray(0, i + 1), (start + i) * stride + start);
+      const first = Math.min(i, mask.firstColumn?.(i) ?? 0);
+      const at = (start + i) * stride + start;
+      target.set(pattern.subarray(first, i + 1), at + first);
+      for (const column of sinkColumns) if (column < first) target[at + column] = 1;
+      target[at + i] = 1;
     }
   }
 }

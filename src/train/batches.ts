@@ -9,6 +9,10 @@ import {
   type ParallelLayout,
   type ParallelMode,
 } from "./parallel-layout.js";
+import { isTextMode, layoutText, type TextMode } from "./text-layout.js";
+
+/** How samples are laid out. */
+export type LayoutMode = ParallelMode | TextMode;
 
 /** Which tokens the loss covers; see {@link BatchOptions.labels}. */
 export const LABEL_SCOPES = ["answer", "answers", "all"] as const;
@@ -18,7 +22,7 @@ export type LabelScope = (typeof LABEL_SCOPES)[number];
 
 /** Shape of the batches. */
 export interface BatchOptions {
-  mode: ParallelMode;
+  mode: LayoutMode;
   /** Rows of a batch. */
   rows: number;
   /** Tokens of a row. */
@@ -33,8 +37,15 @@ export interface BatchOptions {
   labelBudget?: LabelBudget;
 }
 
-/** The layout of an episode: its steps as context, its question and answer as input, the answer as labels. */
-export function layoutEpisode(episode: Episode, mode: ParallelMode, labels: LabelScope): ParallelLayout {
+/**
+ * The layout of an episode: its steps as context, its question and answer as input, the answer as labels. In the modes
+ * for plain text all of it is one text, and labelled but for its first token.
+ */
+export function layoutEpisode(episode: Episode, mode: LayoutMode, labels: LabelScope): ParallelLayout {
+  if (isTextMode(mode)) {
+    const ids = [...episode.steps.flat(), ...episode.input, ...episode.target];
+    return layoutText({ key: episode.id, ids, wordStarts: episode.wordStarts ?? ids.map((_, index) => index) }, mode);
+  }
   const layout = buildLayout(
     {
       chunks: episode.steps,
@@ -43,7 +54,7 @@ export function layoutEpisode(episode: Episode, mode: ParallelMode, labels: Labe
     },
     mode,
   );
-  if (labels !== "answer") labelSteps(layout, labels === "answers" ? episode.answers : undefined);
+  if (labels !== "answer") labelSteps(layout, mode, labels === "answers" ? episode.answers : undefined);
   // The token before it in a row belongs to another sample.
   layout.labels[0] = IGNORED_LABEL;
   return layout;
@@ -54,8 +65,8 @@ export function layoutEpisode(episode: Episode, mode: ParallelMode, labels: Labe
  * predicted from.
  * @param answers restricts the labels of each step to a range of it; undefined inside: no labels there
  */
-function labelSteps(layout: ParallelLayout, answers: Episode["answers"]): void {
-  const { segments, labels, inputIds, mode } = layout;
+function labelSteps(layout: ParallelLayout, mode: ParallelMode, answers: Episode["answers"]): void {
+  const { segments, labels, inputIds } = layout;
   const compressed = mode.method !== "full" && mode.method !== "none";
   const texts = segments.filter(({ kind }) => kind === "text");
   texts.forEach(({ block, start, end }, step) => {

@@ -5,7 +5,7 @@
  */
 
 import { PrecisError } from "../errors.js";
-import { attentionBiasOf, writeAttend } from "./attention-mask.js";
+import { attentionBiasOf, segmentSees, writeAttend, type MaskRule } from "./attention-mask.js";
 import { mergeWeight, writeAveraging } from "./averaging.js";
 import { PAD_POSITION, skipPositions } from "./positions.js";
 
@@ -28,8 +28,6 @@ export interface TokenIds {
  * - merge, recursive: `c1 C S c2 C S c3 C S input`, else `c1 C c2 C c3 C S input`; memory is the mean (or moving
  *   average, with `decay`) of every C;
  * - gist: `c1 c2 c3 C input`; one compression of everything;
- * - compressive: `c1 S c2 S c3 S input`; S are means of runs of the step's own tokens, and memory is every S. A step has
- *   `compTokens` of them, or one per token where it is shorter; tokens that are sinks are not pooled;
  * - full: `c1 c2 c3 input`; none: `input`. The two bounds, without new tokens.
  *
  * `recursive`: a time step sees the memory so far while it is compressed; otherwise only itself.
@@ -40,7 +38,6 @@ export type ParallelMode = TokenIds &
     | { method: "concat"; recursive: boolean; compTokens: number; sink: boolean }
     | { method: "merge"; recursive: boolean; compTokens: number; sink: boolean; decay?: number }
     | { method: "gist"; compTokens: number; sink: boolean; recursive?: boolean }
-    | { method: "compressive"; recursive: boolean; compTokens: number; sink: boolean }
     | { method: "full"; compTokens?: number; sink?: boolean; recursive?: boolean }
     | { method: "none"; compTokens?: number; sink?: boolean; recursive?: boolean }
   );
@@ -55,9 +52,12 @@ export interface ParallelSample {
   labels?: { start: number; end?: number };
 }
 
-/** A run of tokens [start, end) that play one role. Blocks are numbered from 0; the input's is the last. */
+/**
+ * A run of tokens [start, end) that play one role. Blocks are numbered from 0; the input's is the last. `open`, `span`
+ * and `close` are the parts of a sentinel span, whose block is the number of the span.
+ */
 export interface Segment {
-  kind: "text" | "comp" | "sum";
+  kind: "text" | "comp" | "sum" | "open" | "span" | "close";
   block: number;
   start: number;
   end: number;
@@ -65,8 +65,13 @@ export interface Segment {
 
 /** A sample laid out for one pass. All arrays are [seq]. */
 export interface ParallelLayout {
-  mode: ParallelMode;
   seq: number;
+  /** Who attends to whom. */
+  mask: MaskRule;
+  /** Fills what a batch has left. */
+  padId: number;
+  /** Moving-average weight of merging; the mean when left out. */
+  decay?: number;
   segments: readonly Segment[];
   /** Block of the input. */
   inputBlock: number;
@@ -76,12 +81,14 @@ export interface ParallelLayout {
   sinkColumns: readonly number[];
   inputIds: Int32Array;
   positionIds: Int32Array;
-  /** 1 at COMP and SUM tokens, where a conditional LoRA acts. */
+  /** 1 at COMP and SUM tokens, where the LoRA acts. */
   gate: Float32Array;
   /** 1 at SUM tokens, whose keys and values are replaced by averages. */
   sumMask: Uint8Array;
-  /** Not shifted: the label of a token is its own id, to be predicted by the token before. */
+  /** Not shifted: the label of a token is its own id, to be predicted by its predictor. */
   labels: Int32Array;
+  /** The token that predicts each token; default: the one before. */
+  predictors?: Int32Array;
 }
 
 /** Layouts padded to one length. */
@@ -108,19 +115,20 @@ export interface PaddedBatch {
   averaging: Float32Array | undefined;
   /** [batch, seq], {@link IGNORED_LABEL} at pads. */
   labels: Int32Array;
+  /** [batch, seq], the column of the token that predicts this one. */
+  predictors: Int32Array;
 }
 
-/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without COMP tokens. */
+/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without compression. */
 export function compTokenIds(mode: ParallelMode): number[] {
-  const count = mode.method === "concat" || mode.method === "merge" || mode.method === "gist" ? mode.compTokens : 0;
+  const count = mode.method === "full" || mode.method === "none" ? 0 : mode.compTokens;
   return Array.from({ length: count }, (_, k) => mode.vocabSize + k);
 }
 
-/** The ids of SUM_0..SUM_(n-1), after the COMP ids, in the modes that average: merge and compressive. Else none. */
+/** The ids of SUM_0..SUM_(n-1): those after the COMP ids in merge modes, else none. */
 export function sumTokenIds(mode: ParallelMode): number[] {
-  if (mode.method !== "merge" && mode.method !== "compressive") return [];
-  const first = mode.vocabSize + compTokenIds(mode).length;
-  return Array.from({ length: mode.compTokens }, (_, k) => first + k);
+  const comp = compTokenIds(mode);
+  return mode.method === "merge" ? comp.map((id) => id + comp.length) : [];
 }
 
 function checkMode(mode: ParallelMode): void {
@@ -173,13 +181,6 @@ function writeContext(writer: SequenceWriter, chunks: ParallelSample["chunks"], 
       for (const chunk of chunks) writer.add("text", 0, chunk);
       if (chunks.length > 0) writer.add("comp", 0, comp);
       return chunks.length > 0 ? 1 : 0;
-    case "compressive":
-      chunks.forEach((chunk, block) => {
-        writer.add("text", block, chunk);
-        const pooled = chunk.filter((id) => !mode.sink || id !== mode.bosId).length;
-        writer.add("sum", block, sum.slice(0, pooled));
-      });
-      return chunks.length;
     case "concat":
     case "merge":
       chunks.forEach((chunk, block) => {
@@ -221,7 +222,10 @@ export function buildLayout(sample: ParallelSample, mode: ParallelMode): Paralle
   const sinkColumns = mode.sink === true ? ids.flatMap((id, column) => (id === mode.bosId ? [column] : [])) : [];
   const inputIds = Int32Array.from(ids);
   const positionIds = skipPositions(segments);
-  return { mode, seq, segments, inputBlock, inputStart, sinkColumns, inputIds, positionIds, gate, sumMask, labels };
+  const mask: MaskRule = { sees: (row, column) => segmentSees(mode, row, column, inputBlock) };
+  const decay = mode.method === "merge" ? mode.decay : undefined;
+  const places = { seq, segments, inputBlock, inputStart, sinkColumns, mask, padId: mode.padId, decay };
+  return { ...places, inputIds, positionIds, gate, sumMask, labels };
 }
 
 /** Options of {@link padLayouts}. */
@@ -256,7 +260,7 @@ export interface PlacedLayout {
 /** The dense batch of placed layouts. No token sees another layout's, and positions start again with each. */
 export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: number): PaddedBatch {
   const batch = rows.length;
-  const inputIds = new Int32Array(batch * seq).fill(rows[0]?.[0]?.layout.mode.padId ?? 0);
+  const inputIds = new Int32Array(batch * seq).fill(rows[0]?.[0]?.layout.padId ?? 0);
   const attentionMask = new Uint8Array(batch * seq);
   const attend = new Uint8Array(batch * seq * seq);
   const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
@@ -264,6 +268,7 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
   const sumMask = new Uint8Array(batch * seq);
   const sinkMask = new Uint8Array(batch * seq);
   const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
+  const predictors = Int32Array.from(labels, (_, at) => (at % seq) - 1);
   const merges = rows.some((row) => row.some(({ layout }) => layout.sumMask.includes(1)));
   const averaging = merges ? new Float32Array(batch * seq * seq) : undefined;
   rows.forEach((row, b) => {
@@ -277,10 +282,16 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
       sumMask.set(layout.sumMask, first);
       for (const column of layout.sinkColumns) sinkMask[first + column] = 1;
       labels.set(layout.labels, first);
+      if (layout.predictors !== undefined) {
+        predictors.set(
+          layout.predictors.map((token) => start + token),
+          first,
+        );
+      }
       writeAttend(layout, attend.subarray(...square), seq, start);
       if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, start);
     }
   });
   const masks = { attentionMask, attend, attentionBias: attentionBiasOf(attend), gate, sumMask, sinkMask };
-  return { batch, seq, inputIds, positionIds, ...masks, averaging, labels };
+  return { batch, seq, inputIds, positionIds, ...masks, averaging, labels, predictors };
 }

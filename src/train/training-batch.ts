@@ -16,15 +16,15 @@ export interface BatchLabels {
   ids: number[];
 }
 
-/** The labels of a batch, shifted: each is predicted by the token before it. */
-export function batchLabels({ batch, seq, labels }: PaddedBatch): BatchLabels {
+/** The labels of a batch, each at the token that predicts it: the one before it, but for new tokens between them. */
+export function batchLabels({ batch, seq, labels, predictors }: PaddedBatch): BatchLabels {
   const rows: number[] = [];
   const ids: number[] = [];
   for (let b = 0; b < batch; b++) {
     for (let token = 1; token < seq; token++) {
       const id = labels[b * seq + token] as number;
       if (id === IGNORED_LABEL) continue;
-      rows.push(b * seq + token - 1);
+      rows.push(b * seq + (predictors[b * seq + token] as number));
       ids.push(id);
     }
   }

@@ -50,10 +50,10 @@ describe.skipIf(directory === undefined)("parallel layout, golden", () => {
 
   test.each(["concat_recur", "merge_recur", "concat", "merge"])("%s, all of the input labelled", (name) => {
     const labels = { start: 1 };
-    const relabelled = goldenLayouts(directory as string, name).map(({ mode, inputIds, inputStart, segments }) => {
+    const relabelled = goldenLayouts(directory as string, name).map(({ inputIds, inputStart, segments }) => {
       const texts = segments.filter(({ kind }) => kind === "text").map(({ start, end }) => [start, end] as const);
       const chunks = texts.slice(0, -1).map((range) => Array.from(inputIds.subarray(...range)));
-      return buildLayout({ chunks, input: Array.from(inputIds.subarray(inputStart)), labels }, mode);
+      return buildLayout({ chunks, input: Array.from(inputIds.subarray(inputStart)), labels }, goldenMode(name));
     });
     expect([...padLayouts(relabelled).labels]).toEqual(goldenNumbers(golden, `${name}.labels_input`));
   });

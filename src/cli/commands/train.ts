@@ -46,7 +46,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
 export function trainCommand(): Command {
   const command = addTrainOptions(
     new Command("train").description(
-      "Train an adapter (ccm-concat, ccm-merge, gist, compressive) or an ordinary LoRA on a frozen model.",
+      "Train a compression adapter (ccm-concat, ccm-merge, gist, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
     ),
   ).addHelpText(
     "after",
@@ -56,6 +56,11 @@ Examples:
     $ precis train --method ccm-concat --data ./data --output runs/concat --steps 200 --rows 4 --row-length 256
   The paper's recipe on a GPU:
     $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/merge --rows 32 --device webgpu
+  Sentinel tokens at all ratios, and the same budget for what they are compared with, on books and documents:
+    $ precis train --method sentinel --ratio 0.1-0.9 --data ./data --output runs/sentinel
+    $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local
+    $ precis train --method scattered --ratio 0.1-0.9 --data ./data --output runs/scattered
+    $ precis train --method lora --block-tokens 256 --data ./data --output runs/full
   Use it:
     $ precis chat --adapter runs/concat/adapter
 `,

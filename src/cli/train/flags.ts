@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Option, type Command } from "commander";
 import { PrecisError } from "../../errors.js";
 import { DEVICES, type Device } from "../../runtime/device.js";
+import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
 import { EMBEDDED_MODELS } from "../../weights/hub.js";
 
@@ -18,8 +19,11 @@ export interface TrainFlags {
   recursive: boolean;
   sink: boolean;
   decay?: number;
-  rank: number;
-  alpha: number;
+  ratio?: readonly [low: number, high: number];
+  spanWords: number;
+  blockTokens?: number;
+  rank?: number;
+  alpha?: number;
   targets: string;
   steps: number;
   rows: number;
@@ -59,21 +63,43 @@ export const wholeNumber = (value: string): number => {
   throw new PrecisError("OPTION_INVALID", `"${value}" is not a whole number from 1 on.`, { value });
 };
 
+/** A share from 0 to below 1, or a range of shares such as `0.1-0.9`. */
+const shares = (value: string): readonly [number, number] => {
+  const parts = value.split("-").map(number);
+  const [low = 0, high = low] = parts;
+  if (parts.length <= 2 && low >= 0 && high >= low && high < 1) return [low, high];
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a ratio.`, {
+    value,
+    nextStep: "Give a number from 0 to below 1, or a range such as 0.1-0.9.",
+  });
+};
+
 /** Adds them to a command. */
 export function addTrainOptions(command: Command): Command {
   return command
     .option("--model <dir|id>", "base model", join(EMBEDDED_MODELS, "precis-28m"))
-    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist, compressive or lora")
+    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist, sentinel, local, scattered or lora")
     .requiredOption("--data <dir>", "folder of .jsonl(.gz) or .parquet data")
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
-    .option("--comp-tokens <n>", "COMP tokens of a time step; compressive: pooled slots", wholeNumber, 2)
+    .option("--comp-tokens <n>", "COMP tokens of a time step", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
-    .option("--rank <r>", "LoRA rank", wholeNumber, 8)
-    .option("--alpha <a>", "LoRA alpha", number, 16)
+    .option(
+      "--ratio <r>",
+      "sentinel, local, scattered: share of the cache to do without; a range as 0.1-0.9 draws one for each text",
+      shares,
+    )
+    .option("--span-words <n>", "sentinel: most words of a span", wholeNumber, LONGEST_SPAN)
+    .option(
+      "--block-tokens <n>",
+      "train on plain text in blocks of n tokens, as sentinel, local and scattered always do (256); with lora: the ceiling to compare those with",
+      wholeNumber,
+    )
+    .option("--rank <r>", "LoRA rank; default 8, or 16 on plain text", wholeNumber)
+    .option("--alpha <a>", "LoRA alpha; default twice the rank", number)
     .option("--targets <names>", "projections that get a LoRA", "q_proj,k_proj,v_proj,o_proj")
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
     .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)

@@ -2,33 +2,82 @@
 import { PrecisError } from "../../errors.js";
 import type { LoraTarget } from "../../models/decoder.js";
 import type { BaseModel } from "../../train/base-model.js";
-import { compTokenIds, sumTokenIds, type ParallelMode } from "../../train/parallel-layout.js";
+import type { LayoutMode } from "../../train/batches.js";
+import { SENTINEL_TOKENS } from "../../sentinel/sentinel-tokens.js";
 import type { TrainFlags } from "./flags.js";
 
+/** Tokens of a block of plain text unless told otherwise. */
+const BLOCK_TOKENS = 256;
+
+/** What a method means for training. */
+export interface TrainingMode {
+  /** How samples are laid out. */
+  mode: LayoutMode;
+  /** The memory method that the adapter is for; none for an ordinary LoRA. */
+  memoryMethod: string | undefined;
+  /** New input tokens. */
+  newTokens: number;
+  /** Whether the LoRA acts at the new tokens only. */
+  gated: boolean;
+  /** Rank of the LoRA unless told otherwise. */
+  rank: number;
+}
+
+/** The share of the cache to do without; every sparse method needs it. */
+function ratiosOf({ method, ratio }: TrainFlags): readonly [number, number] {
+  if (ratio !== undefined) return ratio;
+  throw new PrecisError("OPTION_INVALID", `Training ${method} needs --ratio.`, {
+    nextStep: "Give one share, as --ratio 0.5, or a range, as --ratio 0.1-0.9, for an adapter that serves all of it.",
+  });
+}
+
+/** Block length of plain text; a block must fit into a row. */
+function blockTokensOf({ blockTokens = BLOCK_TOKENS, rowLength }: TrainFlags): number {
+  if (blockTokens <= rowLength) return blockTokens;
+  throw new PrecisError("OPTION_INVALID", `A row of ${rowLength} tokens has no room for a block of ${blockTokens}.`, {
+    value: blockTokens,
+    nextStep: "Raise --row-length, or lower --block-tokens.",
+  });
+}
+
 /** Methods that can be trained, the memory method that the adapter is for, and how a sample is laid out. */
-export function trainingMode(
-  flags: TrainFlags,
-  model: BaseModel,
-): { mode: ParallelMode; memoryMethod: string | undefined } {
+export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode {
   const { recursive, sink, compTokens, decay } = flags;
   const { vocabSize } = model.config;
   const ids = { vocabSize, padId: model.tokenizer.padId ?? 0, bosId: model.tokenizer.bosId ?? -1 };
   const common = { ...ids, recursive, compTokens, sink };
+  const compressing = { newTokens: compTokens, gated: true, rank: 8 };
+  const onText = { newTokens: 0, gated: false, rank: 16 };
   switch (flags.method) {
     case "ccm-concat":
-      return { mode: { ...common, method: "concat" }, memoryMethod: "ccm-concat" };
+      return { mode: { ...common, method: "concat" }, memoryMethod: "ccm-concat", ...compressing };
     case "ccm-merge":
-      return { mode: { ...common, method: "merge", decay }, memoryMethod: "ccm-merge" };
+      return { mode: { ...common, method: "merge", decay }, memoryMethod: "ccm-merge", ...compressing };
     case "gist":
-      return { mode: { ...common, method: "gist" }, memoryMethod: "gist" };
-    case "compressive":
-      return { mode: { ...common, method: "compressive" }, memoryMethod: "compressive" };
+      return { mode: { ...common, method: "gist" }, memoryMethod: "gist", ...compressing };
+    case "sentinel": {
+      const { spanWords: longest } = flags;
+      const places = { blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags), longest };
+      const mode: LayoutMode = { ...ids, method: "sentinel", ...places };
+      return { ...onText, mode, memoryMethod: "sentinel", newTokens: SENTINEL_TOKENS };
+    }
+    case "local":
+    case "scattered": {
+      const { method } = flags;
+      const mode: LayoutMode = { ...ids, method, blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags) };
+      return { ...onText, mode, memoryMethod: method };
+    }
     case "lora":
-      return { mode: { ...ids, method: "full" }, memoryMethod: undefined };
+      if (flags.blockTokens !== undefined) {
+        const mode: LayoutMode = { ...ids, method: "text", blockTokens: blockTokensOf(flags) };
+        return { ...onText, mode, memoryMethod: undefined };
+      }
+      return { ...onText, mode: { ...ids, method: "full" }, memoryMethod: undefined, rank: 8 };
     default:
       throw new PrecisError("METHOD_UNKNOWN", `The method "${flags.method}" cannot be trained.`, {
         value: flags.method,
-        nextStep: "Use ccm-concat, ccm-merge, gist, compressive, or lora (an ordinary LoRA with full context).",
+        nextStep:
+          "Use ccm-concat, ccm-merge, gist, sentinel, local, scattered, or lora (an ordinary LoRA with full context).",
       });
   }
 }
@@ -41,6 +90,8 @@ export function methodOptions({
   decay,
   maxSteps,
   compTokens,
+  spanWords,
+  ratio: [low, high] = [0, 0],
 }: TrainFlags): Record<string, unknown> {
   const sinks = { sink: sink ? 1 : 0 };
   switch (method) {
@@ -49,8 +100,11 @@ export function methodOptions({
       return { recursive, ...sinks, limit: maxSteps * compTokens };
     case "ccm-merge":
       return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
-    case "compressive":
-      return { recursive, ...sinks, slots: compTokens, limit: maxSteps * compTokens };
+    case "sentinel":
+      return { span: spanWords };
+    case "local":
+    case "scattered":
+      return { ratio: (low + high) / 2 };
     default:
       return sinks;
   }
@@ -64,10 +118,10 @@ export function loraTargets({ targets }: TrainFlags): LoraTarget[] {
   });
 }
 
-/** Tokens of text that fit into a row beside the COMP and SUM tokens of the longest sample. */
-export function textRoom({ method, rowLength, maxSteps }: TrainFlags, mode: ParallelMode): number {
-  const perStep = compTokenIds(mode).length + sumTokenIds(mode).length;
-  const newTokens = perStep * (method === "gist" ? 1 : maxSteps);
+/** Tokens of text that fit into a row beside the COMP tokens of the longest sample; merging doubles those. */
+export function textRoom({ method, rowLength, maxSteps }: TrainFlags, compTokens: number): number {
+  if (compTokens === 0) return rowLength;
+  const newTokens = compTokens * (method === "gist" ? 1 : maxSteps) * (method === "ccm-merge" ? 2 : 1);
   if (newTokens < rowLength) return rowLength - newTokens;
   throw new PrecisError(
     "OPTION_INVALID",

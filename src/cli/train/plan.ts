@@ -3,9 +3,10 @@ import { EpisodeSampler, type SampleOptions } from "../../data/sample.js";
 import { openBaseModel } from "../../train/base-model.js";
 import { workerBatches } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
+import { isTextMode } from "../../train/text-layout.js";
 import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
-import { compTokenIds, sumTokenIds, type PaddedBatch } from "../../train/parallel-layout.js";
+import type { PaddedBatch } from "../../train/parallel-layout.js";
 import { initialParameters, layoutParameters } from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
@@ -19,7 +20,8 @@ const SAMPLES_FOR_BUDGET = 256;
 
 /** The labels of a micro-batch: as asked, or all places when all text is labelled, or what answers rarely exceed. */
 function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeSampler): LabelBudget {
-  const { labels, rows, rowLength, seed } = flags;
+  const { rows, rowLength, seed } = flags;
+  const { labels } = batches;
   const capacity = rows * rowLength;
   const surplus = labels === "all" ? "drop" : "close";
   if (flags.labelBudget !== undefined) return { most: Math.min(flags.labelBudget, capacity), surplus, seed };
@@ -33,24 +35,31 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
 /** The run that the options describe. */
 export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<PaddedBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
-  const { mode, memoryMethod } = trainingMode(flags, model);
-  const compTokens = compTokenIds(mode).length;
-  const parameters = { rank: flags.rank, targets: loraTargets(flags), compTokens };
+  const { mode, memoryMethod, newTokens: compTokens, gated, rank: usualRank } = trainingMode(flags, model);
+  const { rank = usualRank, alpha = 2 * rank } = flags;
+  const isText = isTextMode(mode);
+  const parameters = { rank, targets: loraTargets(flags), compTokens };
   const layout = layoutParameters(model.config, parameters);
   const sample: SampleOptions = {
     dataDir: flags.data,
     tokenizer: model.tokenizer,
     template: model.template,
-    weights: mixture(flags.mix),
+    weights: isText ? { stream: 1 } : mixture(flags.mix),
+    blockTokens: isText ? mode.blockTokens : undefined,
     seed: flags.seed,
     maxSteps: flags.maxSteps,
-    maxTokens: textRoom(flags, mode),
+    maxTokens: textRoom(flags, isText ? 0 : compTokens),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
     signal,
   };
   const sampler = await EpisodeSampler.open(sample);
-  const shape = { mode, rows: flags.rows, rowLength: flags.rowLength, labels: flags.labels };
+  const shape = {
+    mode,
+    rows: flags.rows,
+    rowLength: flags.rowLength,
+    labels: isText ? ("all" as const) : flags.labels,
+  };
   const budget = labelBudget(flags, shape, sampler);
   const batches: BatchOptions = { ...shape, labelBudget: budget };
   // Held-out data are measured whole, however many labels they have.
@@ -66,8 +75,8 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     batch: flags.rows,
     seq: flags.rowLength,
     labels: budget.most,
-    loraScale: flags.alpha / flags.rank,
-    averaging: sumTokenIds(mode).length > 0,
+    loraScale: alpha / rank,
+    averaging: flags.method === "ccm-merge",
     recompute,
   };
   return {
@@ -88,16 +97,17 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     saveEvery,
     saveAdapter: (directory, values, trainingSummary) =>
       saveTrainedAdapter(directory, config, spec, layout, values, {
-        alpha: flags.alpha,
+        alpha,
+        gated,
         base: model.fingerprint,
         trainingSummary,
         ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
-        // Without COMP tokens, the LoRA acts at every token.
-        gated: compTokens > 0,
       }),
     // Paths differ between machines; what was learned from does not.
     options: {
       ...decisive,
+      rank,
+      alpha,
       labelBudget: budget.most,
       accumulation,
       model: undefined,

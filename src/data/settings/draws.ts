@@ -6,7 +6,7 @@ import type { RecordOf } from "../records.js";
 import { conversationEpisode } from "./conversation.js";
 import { demonstrationEpisode } from "./demonstrations.js";
 import { drawTaskExamples } from "./task-examples.js";
-import { streamEpisode } from "./stream.js";
+import { streamEpisode, textBlock } from "./stream.js";
 
 /** What bounds an episode. */
 export interface EpisodeLimits {
@@ -27,6 +27,8 @@ export interface DrawContext {
   pieces: ChatPieces;
   limits: EpisodeLimits;
   random: SeededRandom;
+  /** Take texts as plain blocks of this many tokens, without steps. */
+  blockTokens?: number | undefined;
 }
 
 /** Makes an episode of a source's records, or nothing if the draw does not fit. */
@@ -103,12 +105,19 @@ const drawProfile: Draw<"personal"> = ({ pieces, limits, random }, source, recor
   return fitted(limits, demonstrationEpisode(pieces, about, random.sample(profile, count), question));
 };
 
-const drawStream: Draw<"stream"> = ({ pieces, limits, random }, source, records) => {
+/** A long text has more to show than a short one. */
+function drawText(records: readonly RecordOf["stream"][], random: SeededRandom): RecordOf["stream"] {
+  return records[random.weighted(records.map(({ text }) => text.length))] as RecordOf["stream"];
+}
+
+const drawStream: Draw<"stream"> = ({ pieces, limits, random, blockTokens }, source, records) => {
+  if (blockTokens !== undefined) {
+    return textBlock(pieces.tokenizer, drawText(records, random), source, blockTokens, random);
+  }
   const stepTokens = Math.min(limits.streamStepTokens, limits.maxStepTokens);
   const most = Math.min(limits.maxSteps, Math.floor(limits.maxTokens / stepTokens) - 1);
   if (most < limits.minSteps) return undefined;
-  // A long text has more to show than a short one.
-  const record = records[random.weighted(records.map(({ text }) => text.length))] as RecordOf["stream"];
+  const record = drawText(records, random);
   const steps = random.between(limits.minSteps, most);
   return streamEpisode(pieces.tokenizer, record, source, { steps, stepTokens }, random);
 };

@@ -1,0 +1,51 @@
+/**
+ * @file What the arrays of text with sentinel spans must be, found position by position from the token ids alone and
+ * the rules of attention. Slow, and written without looking at `src/train`.
+ */
+
+/** Ids as the oracle needs them: `<CL>` is `vocabSize`, `<CR>` the next. */
+export interface SentinelRow {
+  ids: readonly number[];
+  vocabSize: number;
+}
+
+const isOpen = ({ ids, vocabSize }: SentinelRow, i: number): boolean => ids[i] === vocabSize;
+const isClose = ({ ids, vocabSize }: SentinelRow, i: number): boolean => ids[i] === vocabSize + 1;
+const isText = (row: SentinelRow, i: number): boolean => !isOpen(row, i) && !isClose(row, i);
+
+/** The place of the `<CL>` of the span that text or `<CR>` at `i` belongs to, or -1 outside spans. */
+function spanOf(row: SentinelRow, i: number): number {
+  for (let j = i - 1; j >= 0; j--) {
+    if (isClose(row, j)) return -1;
+    if (isOpen(row, j)) return j;
+  }
+  return -1;
+}
+
+/** Whether position `i` attends to position `j`. */
+export function sentinelAttends(row: SentinelRow, i: number, j: number): boolean {
+  if (j > i) return false;
+  if (i === j) return true;
+  if (isOpen(row, i)) return false;
+  if (isClose(row, i)) return j >= spanOf(row, i);
+  if (isOpen(row, j)) return false;
+  if (isClose(row, j)) return true;
+  return spanOf(row, j) === -1 || spanOf(row, j) === spanOf(row, i);
+}
+
+/** The position id of position `i`: the number of text tokens before it; sentinels repeat the position before them. */
+export function sentinelPosition(row: SentinelRow, i: number): number {
+  if (!isText(row, i)) return i === 0 ? 0 : sentinelPosition(row, i - 1);
+  let text = 0;
+  for (let j = 0; j < i; j++) if (isText(row, j)) text++;
+  return text;
+}
+
+/** Pairs [row, id]: position `row` predicts `id`. Sentinels predict nothing; whoever precedes them predicts past them. */
+export function sentinelLabels(row: SentinelRow): [row: number, id: number][] {
+  return row.ids.flatMap((_, i): [number, number][] => {
+    let next = i + 1;
+    while (next < row.ids.length && !isText(row, next)) next++;
+    return isText(row, i) && next < row.ids.length ? [[i, row.ids[next]]] : [];
+  });
+}
