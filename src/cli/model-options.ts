@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { PrecisError } from "../errors.js";
+import { formatBytes } from "../format/sizes.js";
 import { resolveOptions } from "../memory/method.js";
 import { findMethod, MEMORY_METHODS } from "../memory/registry.js";
 import { DEVICES, type Device } from "../runtime/device.js";
@@ -11,7 +12,6 @@ import { isRecord, readJsonObject } from "../weights/files.js";
 import { namesIn } from "../weights/hub-cache.js";
 import { resolveModel } from "../weights/hub.js";
 import { ProgressLine } from "./progress-line.js";
-import { formatBytes } from "./table.js";
 
 /** Name of the embedded model that commands use unless told otherwise. */
 export const DEFAULT_MODEL = "precis-28m";

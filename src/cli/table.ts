@@ -28,16 +28,3 @@ export function formatTable(
   const lines = Array.from({ length: rows.length + 1 }, (_, i) => cells.map((column) => column[i]).join("  "));
   return lines.map((line) => line.trimEnd()).join("\n");
 }
-
-/** A size for people: `"54.9 MB"`, decimal units, three digits. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-  return `${value.toFixed(digits)} ${units[unit]}`;
-}

@@ -1,16 +1,11 @@
-/** @file Numbers for people: ratios, counts with their nouns, perplexities, durations. */
+/** @file Numbers for people: savings, counts with their nouns, perplexities, durations. */
+import { formatRatio } from "../format/sizes.js";
 
 /** `"17× smaller"`; a memory that saves nothing yet is called so. */
 export function formatSaving(ratio: number): string {
   if (ratio === 0) return "holds nothing";
   if (ratio < 1.05) return "nothing saved yet";
   return `${formatRatio(ratio)} smaller`;
-}
-
-/** `"17×"`, `"1.8×"`; `"–"` where there is nothing to compare with. */
-export function formatRatio(ratio: number): string {
-  if (ratio === 0) return "–";
-  return `${ratio.toFixed(ratio < 9.95 ? 1 : 0)}×`;
 }
 
 /** `"1 step"`, `"2 steps"`. */

@@ -74,6 +74,14 @@ export function gapClosed(method: Replicated, none: Replicated, full: Replicated
   };
 }
 
+/** How much larger one method's measure is than another's, draw by draw. */
+export function difference(method: Replicated, other: Replicated): Replicated {
+  return {
+    value: method.value - other.value,
+    replicates: method.replicates.map((value, index) => value - (other.replicates[index] ?? NaN)),
+  };
+}
+
 function quantile(sorted: readonly number[], share: number): number | undefined {
   if (sorted.length === 0) return undefined;
   const place = share * (sorted.length - 1);

@@ -1,5 +1,4 @@
 /** @file What is evaluated: contexts with questions at some of their time steps, and what came out. */
-import type { MemoryStats } from "../memory/session.js";
 
 /** A question to a memory. */
 export interface Question {
@@ -18,6 +17,14 @@ export function questionLength({ input, target, options = [] }: Question): numbe
   return input.length + Math.max(target.length, ...options.map((option) => option.length));
 }
 
+/** Questions that are put after a time step. */
+export interface Probe {
+  step: number;
+  questions: readonly Question[];
+  /** The step that the answers count towards in results; default: the one that they are asked at. */
+  point?: number;
+}
+
 /** A context, and what is asked along its way. */
 export interface EvaluationCase {
   id: string;
@@ -27,7 +34,7 @@ export interface EvaluationCase {
   cluster: string;
   steps: readonly (readonly number[])[];
   /** In the order of their steps. */
-  probes: readonly { step: number; questions: readonly Question[] }[];
+  probes: readonly Probe[];
 }
 
 /** Sizes of a memory. */
@@ -43,6 +50,21 @@ export interface MemorySize {
   fullBytes: number;
 }
 
+/** Sizes from counts of KV positions. */
+export function sizeOf(
+  { slots, peakSlots, contextTokens }: Pick<MemorySize, "slots" | "peakSlots" | "contextTokens">,
+  bytesPerSlot: number,
+): MemorySize {
+  return {
+    slots,
+    bytes: slots * bytesPerSlot,
+    peakSlots,
+    peakBytes: peakSlots * bytesPerSlot,
+    contextTokens,
+    fullBytes: contextTokens * bytesPerSlot,
+  };
+}
+
 /** What one question gave. */
 export interface Observation {
   step: number;
@@ -54,43 +76,4 @@ export interface Observation {
   tokens?: number;
   correct?: boolean;
   absoluteError?: number;
-}
-
-/** Follows the size of a memory through a case. */
-export class SizeMeter {
-  readonly #bytesPerSlot: number;
-  readonly #compTokens: number;
-  #contextTokens = 0;
-  #stats: MemoryStats | undefined;
-  #peak = 0;
-
-  constructor(bytesPerSlot: number, compTokens: number) {
-    this.#bytesPerSlot = bytesPerSlot;
-    this.#compTokens = compTokens;
-  }
-
-  /** Notes that a step was taken in. */
-  appended(tokens: number, stats: MemoryStats): void {
-    const before = this.#stats?.slots ?? 0;
-    this.#contextTokens += tokens;
-    this.#stats = stats;
-    // Gist reads everything again; a memory that keeps nothing never reads its context at all.
-    const read = stats.method === "gist" ? this.#contextTokens : before + tokens;
-    if (stats.method !== "none") this.#peak = Math.max(this.#peak, read + this.#compTokens);
-  }
-
-  /** The sizes when this many tokens are asked on top. */
-  size(asked: number): MemorySize {
-    const slots = this.#stats?.slots ?? 0;
-    const peakSlots = Math.max(this.#peak, slots + asked);
-    const bytes = (count: number): number => count * this.#bytesPerSlot;
-    return {
-      slots,
-      bytes: bytes(slots),
-      peakSlots,
-      peakBytes: bytes(peakSlots),
-      contextTokens: this.#contextTokens,
-      fullBytes: bytes(this.#contextTokens),
-    };
-  }
 }

@@ -11,6 +11,8 @@ export interface MethodSpec {
   memory: CreateMemoryOptions & { method: string };
   /** Give it the context of another case: what is left of its benefit is not memory. */
   shuffled: boolean;
+  /** Most KV positions ever held at once: sets the window of a method that has one, see `budget.ts`. */
+  budget?: number;
 }
 
 /** Names that stand for a method with options. */
@@ -20,7 +22,10 @@ const ALIASES: Readonly<Record<string, { method: string; options: Record<string,
 };
 
 /** Option that is no method's own: see {@link MethodSpec.shuffled}. */
-const SHUFFLED = "shuffled";
+export const SHUFFLED = "shuffled";
+
+/** Option that is no method's own: see {@link MethodSpec.budget}. */
+const BUDGET = "budget";
 
 /**
  * @example parseMethodSpec("sliding-window,window=64")
@@ -49,17 +54,23 @@ export function parseMethodSpec(text: string): MethodSpec {
   }
   const options: Record<string, string> = { ...alias?.options };
   let shuffled = false;
+  let budget: number | undefined;
   for (const setting of settings) {
     const at = setting.indexOf("=");
     const [option, value] = [setting.slice(0, at), setting.slice(at + 1)];
-    if (at < 1 || (option === SHUFFLED && value !== "true" && value !== "false")) {
+    if (
+      at < 1 ||
+      (option === SHUFFLED && !/^(true|false)$/.test(value)) ||
+      (option === BUDGET && !/^[1-9]\d*$/.test(value))
+    ) {
       throw new PrecisError("OPTION_INVALID", `"${setting}" in the method "${text}" is no option.`, {
         value: setting,
-        nextStep: "Write options as name=value, such as window=64 or shuffled=true.",
+        nextStep: "Write options as name=value, such as window=64, budget=160 or shuffled=true.",
       });
     }
     if (option === SHUFFLED) shuffled = value === "true";
+    else if (option === BUDGET) budget = Number(value);
     else options[option] = value;
   }
-  return { label: text, memory: { method, adapter, options }, shuffled };
+  return { label: text, memory: { method, adapter, options }, shuffled, ...(budget !== undefined && { budget }) };
 }

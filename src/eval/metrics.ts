@@ -1,4 +1,4 @@
-/** @file What evaluations measure: log-probabilities of tokens, perplexity, accuracy, error of ratings. */
+/** @file What evaluations measure: perplexity, accuracy, error of ratings. */
 
 /** Measures of quality. */
 export type MetricName = "perplexity" | "accuracy" | "mae";
@@ -47,18 +47,6 @@ export function perplexity({ sum, count }: Fraction): number {
 
 function meanOfStrata(strata: readonly Fraction[]): number {
   return strata.reduce((mean, { sum, count }) => mean + sum / count, 0) / strata.length;
-}
-
-/**
- * Natural logarithm of the probability of token `id` in row `row` of logits [rows, vocab], in float64.
- */
-export function logProbabilityAt(logits: Float32Array, row: number, vocabSize: number, id: number): number {
-  const start = row * vocabSize;
-  let max = -Infinity;
-  for (let i = start; i < start + vocabSize; i++) max = Math.max(max, logits[i] as number);
-  let sum = 0;
-  for (let i = start; i < start + vocabSize; i++) sum += Math.exp((logits[i] as number) - max);
-  return (logits[start + id] as number) - max - Math.log(sum);
 }
 
 /** Index of the largest number; the first of several. */

@@ -1,6 +1,6 @@
 /** @file Results as data: what `--json` prints and reports are drawn from; and how observations become results. */
 import type { AdapterInfo } from "../runtime/protocol.js";
-import { bootstrap, estimate, gapClosed, type Estimate, type Replicated } from "./bootstrap.js";
+import { bootstrap, difference, estimate, gapClosed, type Estimate, type Replicated } from "./bootstrap.js";
 import type { MemorySize, Observation } from "./case.js";
 import { METRICS, total, type Fraction, type MetricName } from "./metrics.js";
 import type { EvaluationName } from "./tasks/task.js";
@@ -23,11 +23,14 @@ export interface MethodResult {
   method: string;
   options: Readonly<Record<string, unknown>>;
   shuffled: boolean;
+  /** The label of the method that this is the shuffled control of, where that one was measured too. */
+  controlOf?: string;
   adapter: Pick<AdapterInfo, "directory" | "fingerprint" | "compTokens"> | null;
+  /** Working time, summed over all workers. */
   seconds: number;
   points: ResultPoint[];
-  /** Perplexity along a stream, stretch by stretch. */
-  curve?: { position: number; perplexity: number }[];
+  /** Perplexity along a stream, stretch by stretch; each is named by its end. */
+  curve?: CurvePoint[];
 }
 
 /** One method at one time step, or one length of a stream. */
@@ -38,14 +41,32 @@ export interface ResultPoint {
   bySource: Record<string, Partial<Record<MetricName, number>>>;
   /** Means over questions; peaks are the largest seen. */
   memory: MemorySize;
-  /** Share of the way from no context to full context, by the primary measure, where both were measured. */
-  gapClosed?: Estimate;
+  /** Share of the way from no context to full context, by each measure, where both were measured. */
+  gapClosed: Partial<Record<MetricName, Estimate>>;
+  /** By label of each other method, the primary measure of this one minus that of the other, case by case. */
+  differences: Record<string, Estimate>;
+}
+
+/** One method on one stretch of a stream. */
+export interface CurvePoint extends Pick<ResultPoint, "differences"> {
+  position: number;
+  perplexity: Estimate;
 }
 
 /** Observations of one method. */
 export interface Observed {
-  result: Omit<MethodResult, "points">;
+  result: Omit<MethodResult, "points" | "curve">;
   observations: readonly Observation[];
+  /** Those along a stream, each for the stretch that ends at its step. */
+  along?: readonly Observation[];
+}
+
+/** How observations become results. */
+export interface SummaryOptions {
+  primary: MetricName;
+  seed: number;
+  /** Default 1000. */
+  replicates?: number;
 }
 
 /** What an observation adds to each measure. */
@@ -69,28 +90,57 @@ function clustered(observations: readonly Observation[], metric: MetricName): Ma
 }
 
 /** Turns what was observed into points with intervals. */
-export function summarize(
-  methods: readonly Observed[],
-  { primary, seed, replicates }: { primary: MetricName; seed: number; replicates?: number },
-): MethodResult[] {
-  const results: MethodResult[] = methods.map(({ result }) => ({ ...result, points: [] }));
-  const steps = [...new Set(methods.flatMap(({ observations }) => observations.map(({ step }) => step)))];
-  for (const step of steps.sort((a, b) => a - b)) {
-    const drawn: (Replicated | undefined)[] = [];
+export function summarize(methods: readonly Observed[], options: SummaryOptions): MethodResult[] {
+  const points = pointsOf(
+    methods.map(({ result, observations }) => ({ ...result, observations })),
+    options,
+  );
+  const along = pointsOf(
+    methods.map(({ result, along: observations = [] }) => ({ ...result, observations })),
+    options,
+  );
+  return methods.map(({ result }, index) => {
+    const curve = (along[index] as ResultPoint[]).flatMap(({ step, metrics: { perplexity }, differences }) =>
+      perplexity === undefined ? [] : [{ position: step, perplexity, differences }],
+    );
+    return { ...result, points: points[index] as ResultPoint[], ...(curve.length > 0 && { curve }) };
+  });
+}
+
+/** A measured method. */
+interface Measured extends Pick<MethodResult, "label" | "method" | "shuffled"> {
+  observations: readonly Observation[];
+}
+
+type ReplicatedMetrics = Partial<Record<MetricName, Replicated>>;
+
+/** Per method its points, one for each step that any method was asked at. */
+function pointsOf(methods: readonly Measured[], options: SummaryOptions): ResultPoint[][] {
+  const results: ResultPoint[][] = methods.map(() => []);
+  const steps = new Set(methods.flatMap(({ observations }) => observations.map(({ step }) => step)));
+  for (const step of [...steps].sort((a, b) => a - b)) {
+    const drawn: ReplicatedMetrics[] = [];
     for (const [index, { observations }] of methods.entries()) {
       const here = observations.filter((observation) => observation.step === step);
-      const { point, replicated } = summarizePoint(here, step, { primary, seed, replicates });
-      (results[index] as MethodResult).points.push(point);
+      const { point, replicated } = summarizePoint(here, step, options);
+      (results[index] as ResultPoint[]).push(point);
       drawn.push(replicated);
     }
-    const bound = (name: string): Replicated | undefined =>
-      drawn[results.findIndex(({ method, shuffled }) => method === name && !shuffled)];
+    const bound = (name: string): ReplicatedMetrics =>
+      drawn[methods.findIndex(({ method, shuffled }) => method === name && !shuffled)] ?? {};
     const [none, full] = [bound("none"), bound("full")];
-    if (none === undefined || full === undefined) continue;
-    for (const [index, replicated] of drawn.entries()) {
-      const point = results[index]?.points.at(-1);
-      if (replicated === undefined || point === undefined) continue;
-      point.gapClosed = estimate(gapClosed(replicated, none, full));
+    for (const [index, own] of drawn.entries()) {
+      const { gapClosed: gaps, differences } = (results[index] as ResultPoint[]).at(-1) as ResultPoint;
+      for (const { name } of Object.values(METRICS)) {
+        const [floor, value, ceiling] = [none[name], own[name], full[name]];
+        if (floor === undefined || value === undefined || ceiling === undefined) continue;
+        gaps[name] = estimate(gapClosed(value, floor, ceiling));
+      }
+      for (const [other, { label }] of methods.entries()) {
+        const [here, there] = [own[options.primary], drawn[other]?.[options.primary]];
+        if (other === index || here === undefined || there === undefined) continue;
+        differences[label] = estimate(difference(here, there));
+      }
     }
   }
   return results;
@@ -99,23 +149,25 @@ export function summarize(
 function summarizePoint(
   observations: readonly Observation[],
   step: number,
-  { primary, seed, replicates }: { primary: MetricName; seed: number; replicates?: number },
-): { point: ResultPoint; replicated: Replicated | undefined } {
+  { seed, replicates }: SummaryOptions,
+): { point: ResultPoint; replicated: ReplicatedMetrics } {
   const point: ResultPoint = {
     step,
     questions: observations.length,
     metrics: {},
     bySource: {},
     memory: meanSize(observations.map(({ memory }) => memory)),
+    gapClosed: {},
+    differences: {},
   };
-  let replicated: Replicated | undefined;
+  const replicated: ReplicatedMetrics = {};
   for (const metric of Object.values(METRICS)) {
     const strata = clustered(observations, metric.name);
     if (strata.size === 0) continue;
     // The same key for all methods: equal draws, so that their differences are those of the methods.
     const found = bootstrap(metric, [...strata.values()], { key: [seed, step, metric.name], replicates });
     point.metrics[metric.name] = estimate(found);
-    if (metric.name === primary) replicated = found;
+    replicated[metric.name] = found;
     for (const [name, clusters] of strata) {
       (point.bySource[name] ??= {})[metric.name] = metric.combine([total(clusters)]);
     }

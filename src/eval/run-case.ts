@@ -1,10 +1,9 @@
 /** @file One case under one method: the context goes in step by step, and questions are put along the way. */
-import type { Memory } from "../memory/memory.js";
 import type { LanguageModel } from "../runtime/model.js";
-import { questionLength, SizeMeter, type EvaluationCase, type Observation, type Question } from "./case.js";
+import type { Likelihoods } from "../runtime/protocol.js";
+import { sizeOf, type EvaluationCase, type Observation, type Question } from "./case.js";
 import type { MethodSpec } from "./method-spec.js";
 import { argmax } from "./metrics.js";
-import { optionScores, targetNll } from "./scoring.js";
 
 /** What a run needs besides the case. */
 export interface CaseRun {
@@ -16,35 +15,40 @@ export interface CaseRun {
 }
 
 /**
- * Runs a case. The context is read once, whatever the number of questions, since questions leave a memory unchanged.
+ * Runs a case. The context is read once, whatever the number of questions, since questions leave a memory unchanged; and
+ * the questions of a step are read together.
  * @param context the steps to remember, if not the case's own
  */
 export async function runCase(
-  run: CaseRun,
+  { model, spec, bosId, signal }: CaseRun,
   evaluated: EvaluationCase,
   context: EvaluationCase["steps"] = evaluated.steps,
 ): Promise<Observation[]> {
-  const { model, spec, signal } = run;
   await using memory = await model.createMemory(spec.memory);
-  const meter = new SizeMeter(model.info.bytesPerSlot, memory.adapter?.compTokens ?? 0);
+  const { stratum, cluster, probes } = evaluated;
   const observations: Observation[] = [];
   // Without memory the same question has the same answer at every step.
-  const answered = new Map<Question, Answer>();
-  let taken = 0;
-  for (const { step, questions } of evaluated.probes) {
+  const answered = new Map<Question, Likelihoods>();
+  let [taken, contextTokens, slots] = [0, 0, 0];
+  for (const { step, questions, point = step } of probes) {
     for (; taken < Math.min(step, context.length); taken++) {
       const ids = context[taken] as readonly number[];
-      meter.appended(ids.length, await memory.append(ids, { signal }));
+      ({ slots } = await memory.append(ids, { signal }));
+      contextTokens += ids.length;
     }
-    const isEmpty = meter.size(0).slots === 0;
+    const isEmpty = slots === 0;
+    const open = questions.filter((question) => !isEmpty || !answered.has(question));
+    const begin = isEmpty && bosId !== undefined ? [bosId] : [];
+    const asked = open.map(({ input, target, options }) => ({
+      input: [...begin, ...input],
+      continuations: options ?? [target],
+    }));
+    const found = asked.length === 0 ? [] : await memory.likelihoods(asked, { signal });
+    for (const [index, question] of open.entries()) answered.set(question, found[index] as Likelihoods);
     for (const question of questions) {
-      const input = isEmpty && run.bosId !== undefined ? [run.bosId, ...question.input] : question.input;
-      const answer = await ((isEmpty ? answered.get(question) : undefined) ??
-        ask(memory, { ...question, input }, signal));
-      if (isEmpty) answered.set(question, answer);
-      const size = meter.size(questionLength({ ...question, input }));
-      const { stratum, cluster } = evaluated;
-      observations.push({ step, stratum, cluster, memory: size, ...answer });
+      const { logProbabilities, peakSlots } = answered.get(question) as Likelihoods;
+      const size = sizeOf({ slots, peakSlots, contextTokens }, model.info.bytesPerSlot);
+      observations.push({ step: point, stratum, cluster, memory: size, ...judge(question, logProbabilities) });
     }
   }
   return observations;
@@ -52,15 +56,12 @@ export async function runCase(
 
 type Answer = Pick<Observation, "nll" | "tokens" | "correct" | "absoluteError">;
 
-async function ask(
-  memory: Memory,
-  { input, target, options, answerIndex, values }: Question,
-  signal: AbortSignal | undefined,
-): Promise<Answer> {
+/** What log-probabilities of the target, or of each option, say about a question. */
+function judge({ target, options, answerIndex, values }: Question, logProbabilities: readonly number[]): Answer {
   if (options === undefined || answerIndex === undefined) {
-    return { nll: await targetNll(memory, input, target, signal), tokens: target.length };
+    return { nll: -(logProbabilities[0] as number), tokens: target.length };
   }
-  const chosen = argmax(await optionScores(memory, input, options, signal));
+  const chosen = argmax(logProbabilities.map((sum, index) => sum / (options[index] as readonly number[]).length));
   const [given, right] = [values?.[chosen], values?.[answerIndex]];
   return {
     correct: chosen === answerIndex,

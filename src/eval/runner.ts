@@ -1,25 +1,30 @@
-/** @file Runs an evaluation: every method on the same cases. */
+/** @file Runs an evaluation: every method on the same cases, spread over as many workers as there are. */
+import { performance } from "node:perf_hooks";
 import { ChatPieces } from "../data/chat-pieces.js";
 import { PrecisError } from "../errors.js";
 import type { LanguageModel } from "../runtime/model.js";
-import type { AdapterInfo } from "../runtime/protocol.js";
 import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
-import { throwIfAborted } from "../weights/files.js";
-import { questionLength, type EvaluationCase, type Observation } from "./case.js";
+import { canonicalJson } from "../weights/files.js";
+import { withinBudget } from "./budget.js";
+import type { Observation } from "./case.js";
 import type { MethodSpec } from "./method-spec.js";
+import { spread } from "./pool.js";
 import { summarize, type EvaluationResult, type MethodResult, type Observed } from "./result.js";
 import { runCase } from "./run-case.js";
+import { otherContext } from "./shuffled.js";
 import { conversationTask } from "./tasks/conversation.js";
 import { multiTask } from "./tasks/multi-task.js";
 import { personalizationTask } from "./tasks/personalization.js";
 import {
+  beginnings,
   DEFAULT_LENGTHS,
   DEFAULT_TEXTS,
   readStreams,
   runStream,
-  streamCurve,
   streamObservations,
+  stretchesOf,
+  type Stream,
   type StreamRun,
 } from "./tasks/streaming.js";
 import type { CaseTask, EvaluationName } from "./tasks/task.js";
@@ -28,8 +33,10 @@ import type { CaseTask, EvaluationName } from "./tasks/task.js";
 export interface EvaluationOptions {
   evaluation: EvaluationName;
   model: LanguageModel;
-  /** A folder or file of data; see `listSources`. */
-  dataDir: string;
+  /** More copies of the model, each in a worker of its own: cases are spread over all; results are the same. */
+  helpers?: readonly LanguageModel[];
+  /** A folder or file of data, see `listSources`; needed unless the evaluation makes its own. */
+  dataDir?: string;
   methods: readonly MethodSpec[];
   /** Time steps, or lengths of a stream; default: those of the evaluation. */
   steps?: readonly number[];
@@ -58,6 +65,12 @@ export interface EvaluationProgress {
 
 const CASE_TASKS: readonly CaseTask[] = [conversationTask, multiTask, personalizationTask];
 
+/** A method, checked and described, and the working time spent on it. */
+interface Entry {
+  spec: MethodSpec;
+  result: Observed["result"];
+}
+
 /**
  * Evaluates methods on held-out data.
  * @throws OPTION_INVALID if there is nothing to evaluate; what the data, the adapters and the engine throw
@@ -68,7 +81,7 @@ const CASE_TASKS: readonly CaseTask[] = [conversationTask, multiTask, personaliz
  * });
  */
 export async function evaluate(options: EvaluationOptions): Promise<EvaluationResult> {
-  const { model, methods, steps } = options;
+  const { evaluation, model, methods, steps, seed = 0, replicates } = options;
   if (methods.length === 0 || steps?.length === 0) {
     throw new PrecisError("OPTION_INVALID", "There is no method or no step to evaluate.", {
       nextStep: "Name at least one of each.",
@@ -77,87 +90,15 @@ export async function evaluate(options: EvaluationOptions): Promise<EvaluationRe
   const labels = methods.map(({ label }) => label);
   const twice = labels.find((label, index) => labels.indexOf(label) !== index);
   if (twice !== undefined) throw new PrecisError("OPTION_INVALID", `The method "${twice}" is given twice.`);
+  const task = CASE_TASKS.find(({ name }) => name === evaluation);
+  if (task === undefined) refuseShuffledStreams(methods);
   // Found out now rather than after the first methods' hours.
-  for (const { memory } of methods) await (await model.createMemory(memory)).dispose();
+  const entries: Entry[] = [];
+  for (const spec of methods) entries.push(await describe(model, await withinBudget(model, spec), methods));
   const tokenizer = await Tokenizer.load(model.info.directory);
-  const task = CASE_TASKS.find(({ name }) => name === options.evaluation);
-  return task === undefined ? evaluateStreams(options, tokenizer) : evaluateCases(options, task, tokenizer);
-}
-
-async function evaluateCases(
-  options: EvaluationOptions,
-  task: CaseTask,
-  tokenizer: Tokenizer,
-): Promise<EvaluationResult> {
-  const { model, dataDir, seed = 0, only, maxOptions = 12, limit = task.defaultLimit, signal } = options;
-  const template = await ChatTemplate.load(model.info.directory, tokenizer);
-  if (template === undefined) {
-    throw new PrecisError("TEMPLATE_FAILED", "This model has no chat template.", { nextStep: "Evaluate streaming." });
-  }
-  const cases = await task.buildCases({
-    dataDir,
-    pieces: new ChatPieces(tokenizer, template),
-    maxPositions: model.info.maxPositions,
-    steps: ascending(options.steps ?? task.defaultSteps),
-    limit,
-    seed,
-    only,
-    maxOptions,
-    signal,
-  });
-  if (cases.length === 0) throw nothingToDo(options, task.setting);
-  const observed: Observed[] = [];
-  for (const [methodIndex, spec] of options.methods.entries()) {
-    const startedAt = performance.now();
-    const observations: Observation[] = [];
-    for (const [done, evaluated] of cases.entries()) {
-      throwIfAborted(signal, "The evaluation");
-      options.onProgress?.({ method: spec.label, methodIndex, done, total: cases.length });
-      const context = spec.shuffled
-        ? otherContext(cases, done, { acrossStrata: task.shuffleAcrossStrata, maxPositions: model.info.maxPositions })
-        : undefined;
-      observations.push(...(await runCase({ model, spec, bosId: tokenizer.bosId, signal }, evaluated, context)));
-    }
-    observed.push({ result: await describe(model, spec, startedAt), observations });
-  }
-  return finish(options, task.primary, countBy(cases.map(({ stratum }) => stratum)), observed);
-}
-
-async function evaluateStreams(options: EvaluationOptions, tokenizer: Tokenizer): Promise<EvaluationResult> {
-  const { model, dataDir, only, limit = DEFAULT_TEXTS, signal } = options;
-  const lengths = ascending(options.steps ?? DEFAULT_LENGTHS);
-  const length = lengths.at(-1) as number;
-  const streams = await readStreams(tokenizer, { dataDir, length, limit, only });
-  if (streams.length === 0) throw nothingToDo(options, "stream");
-  const observed: Observed[] = [];
-  for (const [methodIndex, spec] of options.methods.entries()) {
-    const startedAt = performance.now();
-    const observations: Observation[] = [];
-    const runs: StreamRun[] = [];
-    for (const [index, stream] of streams.entries()) {
-      const onProgress = (done: number): void =>
-        options.onProgress?.({
-          method: spec.label,
-          methodIndex,
-          done: index * length + done,
-          total: streams.length * length,
-        });
-      const run = await runStream(model, spec, stream, { signal, onProgress });
-      runs.push(run);
-      observations.push(...streamObservations(stream, run, lengths));
-    }
-    const result = { ...(await describe(model, spec, startedAt)), curve: streamCurve(runs) };
-    observed.push({ result, observations });
-  }
-  return finish(options, "perplexity", countBy(streams.map(({ title }) => title)), observed);
-}
-
-function finish(
-  { evaluation, model, seed = 0, replicates }: EvaluationOptions,
-  primary: EvaluationResult["primary"],
-  sources: Record<string, number>,
-  observed: readonly Observed[],
-): EvaluationResult {
+  const { primary, sources, observed } = await (task === undefined
+    ? evaluateStreams(options, entries, tokenizer)
+    : evaluateCases(options, entries, task, tokenizer));
   const { directory, fingerprint, dtype, bytesPerSlot } = model.info;
   return {
     evaluation,
@@ -169,49 +110,155 @@ function finish(
   };
 }
 
-async function describe(
-  model: LanguageModel,
-  { label, memory: choice, shuffled }: MethodSpec,
-  startedAt: number,
-): Promise<Omit<MethodResult, "points">> {
-  await using memory = await model.createMemory(choice);
+/** What an evaluation found, before it is summed up. */
+interface Found {
+  primary: EvaluationResult["primary"];
+  /** Cases per source or task. */
+  sources: Record<string, number>;
+  observed: Observed[];
+}
+
+async function evaluateCases(
+  options: EvaluationOptions,
+  entries: readonly Entry[],
+  task: CaseTask,
+  tokenizer: Tokenizer,
+): Promise<Found> {
+  const { model, helpers = [], seed = 0, only, maxOptions = 12, limit = task.defaultLimit, signal } = options;
+  const template = await ChatTemplate.load(model.info.directory, tokenizer);
+  if (template === undefined) {
+    throw new PrecisError("TEMPLATE_FAILED", "This model has no chat template.", { nextStep: "Evaluate streaming." });
+  }
+  const { maxPositions } = model.info;
+  const cases = await task.buildCases({
+    dataDir: requireData(options),
+    pieces: new ChatPieces(tokenizer, template),
+    maxPositions,
+    steps: ascending(options.steps ?? task.defaultSteps),
+    limit,
+    seed,
+    only,
+    maxOptions,
+    signal,
+  });
+  if (cases.length === 0) throw nothingToDo(options, task.setting);
+  const jobs = entries.flatMap((entry, methodIndex) =>
+    cases.map((evaluated, index) => ({ entry, methodIndex, evaluated, index })),
+  );
+  const found = await spread(
+    [model, ...helpers],
+    jobs,
+    async (worker, { entry, methodIndex, evaluated, index }, either): Promise<Observation[]> => {
+      const { spec, result } = entry;
+      options.onProgress?.({ method: spec.label, methodIndex, done: index, total: cases.length });
+      const context = spec.shuffled
+        ? otherContext(cases, index, { acrossStrata: task.shuffleAcrossStrata, maxPositions })
+        : undefined;
+      const run = { model: worker, spec, bosId: tokenizer.bosId, signal: either };
+      return timed(result, () => runCase(run, evaluated, context));
+    },
+    signal,
+  );
+  const observed = entries.map(({ result }, index) => ({
+    result,
+    observations: found.slice(index * cases.length, (index + 1) * cases.length).flat(),
+  }));
+  return { primary: task.primary, sources: countBy(cases.map(({ stratum }) => stratum)), observed };
+}
+
+async function evaluateStreams(
+  options: EvaluationOptions,
+  entries: readonly Entry[],
+  tokenizer: Tokenizer,
+): Promise<Found> {
+  const { model, helpers = [], only, limit = DEFAULT_TEXTS, signal } = options;
+  const lengths = ascending(options.steps ?? DEFAULT_LENGTHS);
+  const length = lengths.at(-1) as number;
+  const streams = await readStreams(tokenizer, { dataDir: requireData(options), length, limit, only });
+  if (streams.length === 0) throw nothingToDo(options, "stream");
+  const jobs = entries.flatMap((entry, methodIndex) => {
+    const doneOf = streams.map(() => 0);
+    const total = streams.length * length;
+    const onProgress = (index: number, tokens: number): void => {
+      doneOf[index] = tokens;
+      const done = doneOf.reduce((sum, each) => sum + each, 0);
+      options.onProgress?.({ method: entry.spec.label, methodIndex, done, total });
+    };
+    return streams.map((stream, index) => ({
+      entry,
+      stream,
+      onProgress: (tokens: number): void => onProgress(index, tokens),
+    }));
+  });
+  const runs = await spread(
+    [model, ...helpers],
+    jobs,
+    (worker, { entry: { spec, result }, stream, onProgress }, either): Promise<StreamRun> =>
+      timed(result, () => runStream(worker, spec, stream, { signal: either, onProgress })),
+    signal,
+  );
+  const observed = entries.map(({ result }, index) => {
+    const own = runs.slice(index * streams.length, (index + 1) * streams.length);
+    const observe = (stretches: Parameters<typeof streamObservations>[2]): Observation[] =>
+      own.flatMap((run, place) => streamObservations(streams[place] as Stream, run, stretches));
+    return { result, observations: observe(beginnings(lengths)), along: observe(stretchesOf(length)) };
+  });
+  return { primary: "perplexity", sources: countBy(streams.map(({ title }) => title)), observed };
+}
+
+/** What will be said of a method, found out by making a memory of it. */
+async function describe(model: LanguageModel, spec: MethodSpec, all: readonly MethodSpec[]): Promise<Entry> {
+  await using memory = await model.createMemory(spec.memory);
   const { method, options, adapter } = memory;
-  return {
+  const { label, shuffled } = spec;
+  const alike = ({ memory: choice, budget }: MethodSpec): string => canonicalJson({ choice, budget });
+  const original = all.find(({ label: name }) => name === label) ?? spec;
+  const controlled = all.find((other) => !other.shuffled && alike(other) === alike(original));
+  const result: Omit<MethodResult, "points" | "curve"> = {
     label,
     method,
     options,
     shuffled,
+    ...(shuffled && controlled !== undefined && { controlOf: controlled.label }),
     adapter: adapter === undefined ? null : adapterOf(adapter),
-    seconds: (performance.now() - startedAt) / 1000,
+    seconds: 0,
   };
+  return { spec, result };
 }
 
-function adapterOf({ directory, fingerprint, compTokens }: AdapterInfo): NonNullable<MethodResult["adapter"]> {
+function adapterOf({
+  directory,
+  fingerprint,
+  compTokens,
+}: NonNullable<MethodResult["adapter"]>): NonNullable<MethodResult["adapter"]> {
   return { directory, fingerprint, compTokens };
 }
 
-/**
- * The context of another case that shares nothing with this one; a different one for each case, if there are enough. It is
- * cut where this case's questions would no longer fit the model behind it.
- */
-function otherContext(
-  cases: readonly EvaluationCase[],
-  index: number,
-  { acrossStrata, maxPositions }: { acrossStrata: boolean; maxPositions: number },
-): EvaluationCase["steps"] {
-  const own = cases[index] as EvaluationCase;
-  const strangers = cases.filter(({ cluster }) => cluster !== own.cluster);
-  const fitting = strangers.filter(({ stratum }) => (stratum === own.stratum) !== acrossStrata);
-  const candidates = fitting.length > 0 ? fitting : strangers;
-  const found = candidates[index % candidates.length];
-  if (found === undefined) {
-    throw new PrecisError("OPTION_INVALID", "There is no other case whose memory could be shuffled in.", {
-      nextStep: "Evaluate more cases, or leave shuffled out.",
-    });
+/** Adds the time that `work` takes to the method's. */
+async function timed<Result>(result: Entry["result"], work: () => Promise<Result>): Promise<Result> {
+  const startedAt = performance.now();
+  try {
+    return await work();
+  } finally {
+    result.seconds += (performance.now() - startedAt) / 1000;
   }
-  let length = Math.max(...own.probes.flatMap(({ questions }) => questions.map(questionLength)));
-  const kept = found.steps.findIndex((step) => (length += step.length) > maxPositions);
-  return kept < 0 ? found.steps : found.steps.slice(0, kept);
+}
+
+function refuseShuffledStreams(methods: readonly MethodSpec[]): void {
+  const shuffled = methods.find((spec) => spec.shuffled);
+  if (shuffled === undefined) return;
+  throw new PrecisError("OPTION_INVALID", "A stream has no memory that could be shuffled.", {
+    value: shuffled.label,
+    nextStep: "Leave shuffled out for streaming.",
+  });
+}
+
+function requireData({ dataDir, evaluation }: EvaluationOptions): string {
+  if (dataDir !== undefined) return dataDir;
+  throw new PrecisError("OPTION_INVALID", `The evaluation ${evaluation} needs data.`, {
+    value: evaluation,
+    nextStep: "Name its folder or file (--data DIR).",
+  });
 }
 
 function ascending(steps: readonly number[]): number[] {

@@ -2,9 +2,11 @@
 import { PrecisError } from "../errors.js";
 import type {
   AdapterInfo,
+  Continuations,
   ForwardOutput,
   GenerateOptions,
   GenerationEvent,
+  Likelihoods,
   MemoryInfo,
   MemoryInput,
   MemoryRows,
@@ -151,6 +153,19 @@ export class Memory implements AsyncDisposable {
    */
   score(input: MemoryInput, options: WorkOptions = {}): Promise<Float32Array> {
     return this.#client.call("score", { memory: this.#info.id, input }, progressCall(options));
+  }
+
+  /**
+   * How likely each of several continuations is after each of several inputs. The memory stays unchanged; what inputs and
+   * continuations share is read once.
+   */
+  likelihoods(asked: readonly Continuations[], options: { signal?: AbortSignal } = {}): Promise<Likelihoods[]> {
+    return this.#client.call("likelihoods", { memory: this.#info.id, asked }, options);
+  }
+
+  /** Most KV positions per layer that any of its runs has needed at once, since it was created or restored. */
+  peakSlots(): Promise<number> {
+    return this.#client.call("peakSlots", { memory: this.#info.id });
   }
 
   /** What the memory holds and saves. */

@@ -42,6 +42,8 @@ export interface MemoryBehavior {
   readonly unlimited?: boolean;
   /** Only ever appends, so that undoing work means cutting the row off. */
   readonly appendOnly?: boolean;
+  /** Most KV positions that a token sees, itself included, where a mask keeps it from seeing all; default: no limit. */
+  readonly span?: number;
   /** Most tokens that the next run may take; default: no limit. */
   runLength?(session: MemorySession): number;
   /** Restricts what fed tokens see; default: everything before them. */
@@ -62,6 +64,8 @@ export interface MemoryMethod {
   /** Whether it needs an adapter with COMP tokens. */
   readonly needsCompTokens: boolean;
   readonly options: Readonly<Record<string, OptionSpec>>;
+  /** KV positions that are ever needed at once beyond the option `window`, for methods that this option bounds. */
+  readonly beyondWindow?: (compTokens: number) => number;
   create(options: OptionValues, state?: Record<string, unknown>): MemoryBehavior;
 }
 

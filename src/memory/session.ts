@@ -36,6 +36,8 @@ export interface SessionState {
   openStart: number;
   openIds: number[];
   openPurpose: FeedPurpose;
+  /** Default: what the row holds. */
+  peakSlots?: number;
 }
 
 /** How tokens are fed. */
@@ -49,6 +51,17 @@ export interface FeedOptions {
   check?: () => void;
   /** Called after each run with the number of tokens fed. */
   onProgress?: (done: number, total: number) => void;
+}
+
+/**
+ * Tokens that do not simply follow one another: several continuations of one input, side by side in one run. Each token
+ * stands behind those that it sees.
+ */
+export interface TokenTree {
+  /** Places after the last token of the session, from 0 on. */
+  offsets: readonly number[];
+  /** Whether new token `query` may see new token `key`. */
+  sees: (query: number, key: number) => boolean;
 }
 
 /** Most tokens of one run; longer inputs are fed in pieces, so that a run can be cancelled between them. */
@@ -72,6 +85,8 @@ export class MemorySession {
   openIds: number[] = [];
   /** Whether any open token was fed as input rather than as context. */
   openPurpose: FeedPurpose = "context";
+  /** Most KV positions that a run has needed at once, its own tokens included. */
+  peakSlots: number;
 
   constructor(
     runner: DecoderRunner,
@@ -92,6 +107,7 @@ export class MemorySession {
     this.adapter = adapter;
     this.behavior = method.create(options, restored?.methodState);
     this.row = restored?.row ?? new KvRow(runner.shape);
+    this.peakSlots = restored?.peakSlots ?? this.row.length;
     if (restored !== undefined) {
       this.position = restored.position;
       this.tokensSeen = restored.tokensSeen;
@@ -135,22 +151,32 @@ export class MemorySession {
     options.check?.();
   }
 
-  /** The next tokens as an input to a forward pass; {@link MemorySession.commit} takes its result. */
-  nextInput(ids: readonly number[], purpose: FeedPurpose): SequenceInput {
-    this.#ensurePositions(ids.length);
-    const positions = ids.map((_, index) => this.position + index);
+  /**
+   * The next tokens as an input to a forward pass; {@link MemorySession.commit} takes its result, unless they are a tree.
+   */
+  nextInput(ids: readonly number[], purpose: FeedPurpose, tree?: TokenTree): SequenceInput {
+    const offsets = tree?.offsets ?? ids.map((_, index) => index);
+    this.#ensurePositions(1 + Math.max(...offsets));
+    const positions = offsets.map((offset) => this.position + offset);
+    const visible = this.behavior.visible?.(this, purpose, positions);
     const everywhere = this.adapter !== undefined && !this.adapter.gated;
     return {
       past: this.row,
       ids,
       positions,
       gate: everywhere ? ids.map(() => 1) : undefined,
-      visible: this.behavior.visible?.(this, purpose, positions),
+      visible: tree === undefined ? visible : within(tree, this.row.length, visible),
     };
+  }
+
+  /** KV positions that a run of `count` more tokens needs at once. */
+  demand(count: number): number {
+    return Math.min(this.behavior.span ?? Infinity, this.row.length + count);
   }
 
   /** Adds what a forward pass made of {@link MemorySession.nextInput} to the cache. */
   async commit(input: SequenceInput, result: ForwardResult, batchIndex: number, purpose: FeedPurpose): Promise<void> {
+    this.peakSlots = Math.max(this.peakSlots, this.demand(input.ids.length));
     this.row.append(result, batchIndex, 0, input.positions, "text");
     this.position += input.ids.length;
     this.tokensSeen += input.ids.length;
@@ -168,6 +194,7 @@ export class MemorySession {
     const ids = positions.map((_, index) => this.runner.config.vocabSize + index);
     const input = { past: this.row, ids, positions, gate: ids.map(() => 1), visible };
     const result = await this.runner.forward([input], { logits: "none", adapter: this.adapter });
+    this.peakSlots = Math.max(this.peakSlots, this.row.length + ids.length);
     this.row.append(result, 0, 0, positions, "memory");
   }
 
@@ -216,12 +243,12 @@ export class MemorySession {
 
   /** Remembers the present state of an append-only session; the returned function goes back to it. */
   checkpoint(): () => void {
-    const { position, tokensSeen, steps, openStart, openIds, openPurpose } = this;
+    const { position, tokensSeen, steps, openStart, openIds, openPurpose, peakSlots } = this;
     const { length } = this.row;
     const ids = [...openIds];
     return () => {
       this.row.truncate(length);
-      Object.assign(this, { position, tokensSeen, steps, openStart, openIds: ids, openPurpose });
+      Object.assign(this, { position, tokensSeen, steps, openStart, openIds: ids, openPurpose, peakSlots });
     };
   }
 
@@ -268,4 +295,9 @@ export class MemorySession {
       },
     );
   }
+}
+
+/** What a method lets tokens of a tree see, cut down to the tree. */
+function within({ sees }: TokenTree, past: number, visible: Visibility | undefined): Visibility {
+  return (query, key) => (key < past || sees(query, key - past)) && (visible?.(query, key) ?? true);
 }

@@ -28,8 +28,8 @@ export interface SequenceInput {
 
 /** What a run should compute besides the new rows. */
 export interface ForwardOptions {
-  /** Which tokens get logits: none, the last of each sequence, or all. */
-  logits: "none" | "last" | "all";
+  /** Which tokens get logits: none, the last of each sequence, all, or those at these places of each sequence. */
+  logits: "none" | "last" | "all" | readonly (readonly number[])[];
   adapter?: LoadedAdapter | undefined;
   /** Inner tensors to return; each set of taps has a session of its own. */
   taps?: readonly string[];
@@ -264,7 +264,9 @@ function hasNaN(data: Float32Array): boolean {
 /** Rows of [batch · seq] that get logits. */
 function pickedRows(batch: readonly SequenceInput[], seq: number, which: ForwardOptions["logits"]): number[] {
   if (which === "none") return [];
-  return batch.flatMap(({ ids }, index) =>
-    which === "last" ? [index * seq + ids.length - 1] : ids.map((_, token) => index * seq + token),
-  );
+  return batch.flatMap(({ ids }, index) => {
+    if (which === "last") return [index * seq + ids.length - 1];
+    const tokens = which === "all" ? ids.keys() : (which[index] as readonly number[]);
+    return Array.from(tokens, (token) => index * seq + token);
+  });
 }

@@ -9,6 +9,7 @@ import type { ChatMessage } from "../text/chat-template.js";
 import { Conversation } from "./conversation.js";
 import { DecodeLoop } from "./decode-loop.js";
 import { Generation, throwIfAborted, type Interruption } from "./generation.js";
+import { likelihoods } from "./likelihoods.js";
 import { LoadedModel } from "./loaded-model.js";
 import { MemoryEntry } from "./memory-entry.js";
 import type {
@@ -73,6 +74,14 @@ export class Engine {
     forward: ({ memory, input, logits, taps }, { interruption }) =>
       this.#locked(memory, (entry) => this.#forward(entry, input, logits, taps, interruption)),
     score: ({ memory, input }, context) => this.#locked(memory, (entry) => this.#score(entry, input, context)),
+    likelihoods: ({ memory, asked }, { interruption }) =>
+      this.#locked(memory, (entry) =>
+        entry.transact(false, async (session) => ({
+          ids: [],
+          result: await likelihoods(session, asked, () => throwIfAborted(interruption)),
+        })),
+      ),
+    peakSlots: ({ memory }) => this.#locked(memory, async ({ session }) => session.peakSlots),
     stats: ({ memory }) => this.#locked(memory, async ({ session }) => session.stats()),
     rows: ({ memory }) =>
       this.#locked(memory, async ({ session }) => ({

@@ -122,6 +122,20 @@ export interface ForwardOutput {
   ids: number[];
 }
 
+/** An input, and token ids that may follow it; none of them is empty. */
+export interface Continuations {
+  input: readonly number[];
+  continuations: readonly (readonly number[])[];
+}
+
+/** How likely continuations are. */
+export interface Likelihoods {
+  /** Per continuation the sum of the log-probabilities of its tokens, in nats. */
+  logProbabilities: number[];
+  /** Most KV positions that this memory has needed at once, these tokens included. */
+  peakSlots: number;
+}
+
 /** A memory's rows, per layer [kvHeads, slots, headDim], keys after RoPE. */
 export interface MemoryRows {
   kvHeads: number;
@@ -145,6 +159,8 @@ export interface EngineOperations {
     result: ForwardOutput,
   ];
   score: [argument: { memory: number; input: MemoryInput }, result: Float32Array];
+  likelihoods: [argument: { memory: number; asked: readonly Continuations[] }, result: Likelihoods[]];
+  peakSlots: [argument: { memory: number }, result: number];
   stats: [argument: { memory: number }, result: MemoryStats];
   rows: [argument: { memory: number }, result: MemoryRows];
   fork: [argument: { memory: number }, result: MemoryInfo];

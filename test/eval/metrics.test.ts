@@ -1,18 +1,11 @@
 /** @file Measures and their intervals against values worked out by hand, and by repeated experiments. */
 import { describe, expect, test } from "vitest";
 import { SeededRandom } from "#precis/data/random.js";
-import { bootstrap, estimate, gapClosed } from "#precis/eval/bootstrap.js";
-import { argmax, logProbabilityAt, METRICS, perplexity, total } from "#precis/eval/metrics.js";
+import { bootstrap, difference, estimate, gapClosed } from "#precis/eval/bootstrap.js";
+import { argmax, METRICS, perplexity, total } from "#precis/eval/metrics.js";
 import { parseMethodSpec } from "#precis/eval/method-spec.js";
 
 describe("measures", () => {
-  test("log-probabilities of a row", () => {
-    const logits = Float32Array.from([9, 9, 9, 0, Math.log(2), Math.log(5)]);
-    expect(logProbabilityAt(logits, 1, 3, 0)).toBeCloseTo(Math.log(1 / 8), 6);
-    expect(logProbabilityAt(logits, 1, 3, 2)).toBeCloseTo(Math.log(5 / 8), 6);
-    expect(logProbabilityAt(Float32Array.from([1000, 0]), 0, 2, 0)).toBeCloseTo(0, 6);
-  });
-
   test("perplexity pools tokens; accuracy and error average over sources", () => {
     const strata = [
       { sum: 2 * Math.log(4), count: 2 },
@@ -94,6 +87,14 @@ describe("bootstrap", () => {
     expect(estimate(gapClosed(full, none, full))).toEqual({ value: 1, low: 1, high: 1 });
     expect(estimate(gapClosed(none, none, full)).value).toBeCloseTo(0, 12);
   });
+
+  test("differences are those of the same draws, so that what all cases share cancels out", () => {
+    const of = (values: readonly number[]): ReturnType<typeof bootstrap> =>
+      bootstrap(METRICS.mae, [fractions(values)], { key: ["difference"] });
+    const apart = estimate(difference(of([1, 20, 300]), of([3, 22, 302])));
+    expect(apart.value).toBeCloseTo(-2, 12);
+    expect(apart.high - apart.low).toBeCloseTo(0, 9);
+  });
 });
 
 describe("method specs", () => {
@@ -111,12 +112,20 @@ describe("method specs", () => {
     expect(parseMethodSpec(text)).toEqual({ label: text, memory, shuffled });
   });
 
+  test("a budget is no option of the method", () => {
+    expect(parseMethodSpec("streaming,budget=160,sink=2")).toMatchObject({
+      memory: { options: { sink: "2" } },
+      budget: 160,
+    });
+  });
+
   test.each([
     ["fulll", "METHOD_UNKNOWN"],
     ["", "METHOD_UNKNOWN"],
     ["full,window", "OPTION_INVALID"],
     ["full,=1", "OPTION_INVALID"],
     ["full,shuffled=maybe", "OPTION_INVALID"],
+    ["sliding-window,budget=0", "OPTION_INVALID"],
     ["gist-online", "OPTION_INVALID"],
   ])("%s is refused", (text, code) => {
     expect(() => parseMethodSpec(text)).toThrow(expect.objectContaining({ code }));

@@ -2,7 +2,8 @@
 import type { Memory } from "../../memory/memory.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import { describeMethod } from "../model-options.js";
-import { formatBytes, formatTable } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
+import { formatTable } from "../table.js";
 import { formatCount, formatSaving } from "../units.js";
 import type { TurnResult } from "./chat.js";
 

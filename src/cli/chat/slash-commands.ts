@@ -1,7 +1,8 @@
 /** @file The commands of the chat that begin with a slash. */
 import { PrecisError } from "../../errors.js";
 import { describeMethod, parseSetting } from "../model-options.js";
-import { formatBytes, formatTable } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
+import { formatTable } from "../table.js";
 import { formatCount, formatDuration } from "../units.js";
 import type { Chat } from "./chat.js";
 import { describeMemory } from "./describe.js";

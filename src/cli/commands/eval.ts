@@ -1,27 +1,34 @@
 /** @file `precis eval`: what memories keep of their context, measured on held-out data. */
 import { Argument, Command, InvalidArgumentError } from "commander";
+import type { Estimate } from "../../eval/bootstrap.js";
 import { parseMethodSpec, type MethodSpec } from "../../eval/method-spec.js";
 import { METRICS } from "../../eval/metrics.js";
-import { formatEstimate, formatShare, renderReport } from "../../eval/report/html.js";
+import { renderReport } from "../../eval/report/html.js";
+import { formatEstimate, formatShare } from "../../eval/report/wording.js";
 import type { EvaluationResult } from "../../eval/result.js";
 import { evaluate, type EvaluationProgress } from "../../eval/runner.js";
+import { withControls } from "../../eval/shuffled.js";
 import { EVALUATIONS, type EvaluationName } from "../../eval/tasks/task.js";
+import { formatBytes, formatRatio } from "../../format/sizes.js";
 import { writeFileAtomic } from "../../weights/files.js";
 import { interruptible } from "../interrupt.js";
-import { addModelOptions, chooseMemory, findModel, openModel, wholeNumber, type ModelFlags } from "../model-options.js";
+import { addModelOptions, chooseMemory, findModel, wholeNumber, type ModelFlags } from "../model-options.js";
+import { openModels } from "../model-pool.js";
 import { ProgressLine } from "../progress-line.js";
 import { styleOf } from "../style.js";
-import { formatBytes, formatTable, type TableColumn } from "../table.js";
-import { formatDuration, formatRatio } from "../units.js";
+import { formatTable, type TableColumn } from "../table.js";
+import { formatDuration } from "../units.js";
 
 interface EvalFlags extends ModelFlags {
-  data: string;
+  data?: string;
   method: MethodSpec[];
   steps?: number[];
   limit?: number;
   seed: number;
   only?: string[];
   maxOptions: number;
+  shuffled?: boolean;
+  workers?: number;
   report?: string;
   json?: boolean;
 }
@@ -33,12 +40,13 @@ const HELP = `
 Examples:
   $ precis eval conversation --data DIR --method none --method full --method sliding-window,window=64
   $ precis eval multi-task --data DIR --method full --method none --method ccm-concat:my-adapter --report out.html
-  $ precis eval streaming --data DIR --method sliding-window,window=160 --method streaming,window=160 --limit 1
+  $ precis eval streaming --data DIR --method sliding-window,budget=160 --method streaming,budget=160 --limit 1
 
 A method is name[:adapterDir][,option=value…]; see "precis methods". Without a directory, a method that needs an adapter
-takes the one that the model brings along. Two more names and options:
+takes the one that the model brings along. One more name, and options of the evaluation:
   gist-online     ccm-concat,recursive=false with an adapter trained to compress once
   shuffled=true   gives the memory another sample's context: what is left of its benefit is not memory
+  budget=160      sets the window so that never more than 160 KV positions are held (methods with a window)
 
 Evaluations, their default steps, and what --limit counts:
   conversation     perplexity of the next turn after 1,2,4,8,12 turns; dialogues per source
@@ -46,7 +54,8 @@ Evaluations, their default steps, and what --limit counts:
   personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; users' questions per source
   streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
 
-With the methods none and full, the gap between them that each other method closes is shown as well.
+With the methods none and full, the gap between them that each other method closes is shown as well. --json adds the
+differences between all methods, each with its interval, case by case.
 `;
 
 /** The command `precis eval`. */
@@ -55,13 +64,15 @@ export function evalCommand(): Command {
     .description("measure what memories keep of their context, on held-out data")
     .addArgument(new Argument("<evaluation>", "what to measure").choices(EVALUATIONS));
   return addModelOptions(command)
-    .requiredOption("--data <dir>", "folder or file of data")
+    .option("--data <dir>", "folder or file of data")
     .option("--method <spec>", "method to evaluate; may be repeated (default: none and full)", addMethod)
+    .option("--shuffled", "also every method with another sample's memory")
     .option("--steps <list>", "time steps, or lengths of a stream, separated by commas", stepList)
     .option("--limit <count>", "how much of the data to use", wholeNumber(1))
     .option("--seed <number>", "which part of the data", wholeNumber(0), 0)
     .option("--only <list>", "only these sources or tasks, separated by commas", (text) => text.split(","))
     .option("--max-options <count>", "leave tasks with more options out", wholeNumber(2), 12)
+    .option("--workers <count>", "copies of the model that share the work (default: 1 below 8 cores)", wholeNumber(1))
     .option("--report <file>", "write tables and charts as one HTML file")
     .option("--json", "print one JSON object")
     .addHelpText("after", HELP)
@@ -83,9 +94,11 @@ function stepList(text: string): number[] {
 
 async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: AbortSignal): Promise<void> {
   const directory = await findModel(flags, signal);
-  const methods = flags.method ?? BOUNDS.map(parseMethodSpec);
-  const chosen = await Promise.all(methods.map((spec) => withAdapter(directory, spec)));
-  await using model = await openModel(directory, flags, signal);
+  const given = flags.method ?? BOUNDS.map((name) => parseMethodSpec(name));
+  const named = await Promise.all(given.map((spec) => withAdapter(directory, spec)));
+  const chosen = flags.shuffled === true ? withControls(named) : named;
+  await using models = await openModels(directory, flags, signal);
+  const [model, ...helpers] = models.all;
   const line = new ProgressLine();
   const { data: dataDir, steps, limit, seed, only, maxOptions } = flags;
   let result: EvaluationResult;
@@ -93,6 +106,7 @@ async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: Abo
     result = await evaluate({
       evaluation,
       model,
+      helpers,
       dataDir,
       methods: chosen,
       steps,
@@ -118,6 +132,10 @@ async function withAdapter(directory: string, spec: MethodSpec): Promise<MethodS
   return { ...spec, memory: { ...memory, method } };
 }
 
+function shareOf(gap: Estimate | undefined): string {
+  return gap === undefined ? "" : formatShare(gap);
+}
+
 function describeProgress({ method, methodIndex, done, total }: EvaluationProgress, methods: number): string {
   return `${method} (${methodIndex + 1} of ${methods}): ${done} of ${total}`;
 }
@@ -136,7 +154,7 @@ function describeResult(result: EvaluationResult, { report }: EvalFlags): string
           return [name, estimate === undefined ? "" : formatEstimate(name, estimate)];
         }),
       ),
-      gap: gapClosed === undefined ? "" : formatShare(gapClosed),
+      gap: shareOf(gapClosed[result.primary]),
       slots: Math.round(memory.slots),
       memory: formatBytes(memory.bytes),
       peak: formatBytes(memory.peakBytes),

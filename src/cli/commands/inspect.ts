@@ -20,8 +20,8 @@ import {
   type ModelFlags,
 } from "../model-options.js";
 import { styleOf } from "../style.js";
-import { formatBytes } from "../table.js";
-import { formatCount, formatPerplexity, formatRatio } from "../units.js";
+import { formatBytes, formatRatio } from "../../format/sizes.js";
+import { formatCount, formatPerplexity } from "../units.js";
 
 interface InspectFlags extends ModelFlags, MemoryFlags {
   steps: string;

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { describeModel, isDirectory, namesIn } from "../../weights/hub-cache.js";
 import { EMBEDDED_MODELS, listCachedModels } from "../../weights/hub.js";
-import { formatBytes, formatTable } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
+import { formatTable } from "../table.js";
 
 /** One model of `precis models --json`. */
 export interface ListedModel {

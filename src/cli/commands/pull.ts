@@ -3,7 +3,7 @@
 import { Command } from "commander";
 import { resolveModel } from "../../weights/hub.js";
 import type { DownloadProgress } from "../../weights/hub.js";
-import { formatBytes } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
 
 interface PullOptions {
   revision?: string;

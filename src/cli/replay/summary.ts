@@ -1,7 +1,8 @@
 /** @file What a replay came to, as data and as text. */
 import { relative } from "node:path";
 import { styleOf } from "../style.js";
-import { formatBytes, formatTable } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
+import { formatTable } from "../table.js";
 import { formatPerplexity } from "../units.js";
 import { perplexityOf, type Contestant } from "./contestant.js";
 import type { Conversation, Question } from "./conversation.js";

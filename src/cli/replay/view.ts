@@ -2,7 +2,7 @@
 import type { ChatMessage } from "../../text/chat-template.js";
 import { LineTable } from "../line-table.js";
 import { styleOf } from "../style.js";
-import { formatBytes } from "../table.js";
+import { formatBytes } from "../../format/sizes.js";
 import { formatPerplexity } from "../units.js";
 import { perplexityOf, type Contestant } from "./contestant.js";
 

@@ -1,50 +1,11 @@
 /** @file Results as one page that needs nothing else: tables, and charts as inline SVG. */
-import { formatBytes } from "../../cli/table.js";
+import { formatBytes } from "../../format/sizes.js";
 import type { Estimate } from "../bootstrap.js";
-import { METRICS, type MetricName } from "../metrics.js";
+import { METRICS } from "../metrics.js";
 import type { EvaluationResult, MethodResult, ResultPoint } from "../result.js";
-import type { EvaluationName } from "../tasks/task.js";
 import { CHART_STYLE, drawChart, escapeText, type ChartPoint } from "./chart.js";
 import { linearScale, logScale, pointScale } from "./scale.js";
-
-/** What people read about each evaluation. */
-const ABOUT: Record<EvaluationName, { title: string; text: string; step: string }> = {
-  conversation: {
-    title: "Conversation",
-    text: "Perplexity of the next turn of held-out dialogues, given the memory of the turns so far and the latest turn.",
-    step: "turns in memory",
-  },
-  "multi-task": {
-    title: "Multi-task in-context learning",
-    text: "Accuracy on tasks never trained on, given the memory of demonstrations; the mean over tasks.",
-    step: "demonstrations in memory",
-  },
-  personalization: {
-    title: "Personalisation",
-    text: "Accuracy on questions about users never trained on, given the memory of their profile; the mean over sources.",
-    step: "profile entries in memory",
-  },
-  streaming: {
-    title: "Streaming",
-    text: "Perplexity of books never trained on, read under a memory that does not grow.",
-    step: "tokens read",
-  },
-};
-
-/** `"0.458"`, `"12.5"`: as many digits as a reader can use. */
-export function formatMeasure(metric: MetricName, value: number): string {
-  return metric === "perplexity" ? value.toFixed(value < 99.95 ? 2 : 0) : value.toFixed(3);
-}
-
-/** `"0.458 [0.400, 0.521]"` */
-export function formatEstimate(metric: MetricName, { value, low, high }: Estimate): string {
-  return `${formatMeasure(metric, value)} [${formatMeasure(metric, low)}, ${formatMeasure(metric, high)}]`;
-}
-
-/** `"95%"` of the gap between no and full context. */
-export function formatShare({ value }: Estimate): string {
-  return Number.isFinite(value) ? `${(100 * value).toFixed(0)}%` : "–";
-}
+import { ABOUT, formatEstimate, formatShare } from "./wording.js";
 
 /** The page, with a part for each evaluation. */
 export function renderReport(results: readonly EvaluationResult[]): string {
@@ -154,20 +115,20 @@ function streamChart(methods: readonly MethodResult[]): string {
       label: "perplexity",
       scale: (range) =>
         linearScale(
-          points.map(({ perplexity }) => perplexity),
+          points.map(({ perplexity }) => perplexity.value),
           range,
         ),
       format: String,
     },
     series: methods.map(({ label, curve = [] }) => ({
       name: label,
-      points: curve.map(({ position, perplexity }) => ({ x: position, y: perplexity })),
+      points: curve.map(({ position, perplexity: { value, low, high } }) => ({ x: position, y: value, low, high })),
     })),
     marks: false,
   });
 }
 
-function renderTable({ evaluation, methods }: EvaluationResult): string {
+function renderTable({ evaluation, methods, primary }: EvaluationResult): string {
   const present = Object.values(METRICS).filter(({ name }) =>
     methods.some(({ points }) => points.some((point) => point.metrics[name] !== undefined)),
   );
@@ -191,7 +152,7 @@ function renderTable({ evaluation, methods }: EvaluationResult): string {
           const found = point.metrics[name];
           return found === undefined ? "" : formatEstimate(name, found);
         }),
-        point.gapClosed === undefined ? "" : formatShare(point.gapClosed),
+        gapOf(point, primary),
         String(Math.round(memory.slots)),
         formatBytes(memory.bytes),
         formatBytes(memory.peakBytes),
@@ -202,6 +163,11 @@ function renderTable({ evaluation, methods }: EvaluationResult): string {
   );
   const head = headings.map((heading) => `<th>${escapeText(heading)}</th>`).join("");
   return `<div class="wide"><table><thead><tr>${head}</tr></thead><tbody>${rows.join("\n")}</tbody></table></div>`;
+}
+
+function gapOf({ gapClosed }: ResultPoint, primary: EvaluationResult["primary"]): string {
+  const gap = gapClosed[primary];
+  return gap === undefined ? "" : formatShare(gap);
 }
 
 const PAGE_STYLE = `

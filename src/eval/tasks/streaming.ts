@@ -1,9 +1,8 @@
 /** @file Streaming: perplexity along books never trained on, under memories of one size however long the text. */
 import { listSources, loadSource, type Source } from "../../data/sources.js";
-import { PrecisError } from "../../errors.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
-import type { MemorySize, Observation } from "../case.js";
+import { sizeOf, type MemorySize, type Observation } from "../case.js";
 import type { MethodSpec } from "../method-spec.js";
 
 /** Lengths to report at, in tokens, unless told otherwise. */
@@ -14,6 +13,9 @@ export const DEFAULT_TEXTS = 4;
 
 /** Tokens that are resampled as one: neighbours hang together. */
 const BLOCK_TOKENS = 250;
+
+/** Tokens of a stretch of the curve along streams. */
+export const STRETCH_TOKENS = 1000;
 
 /** Characters to read per token, more than any text needs. */
 const CHARACTERS_PER_TOKEN = 8;
@@ -57,40 +59,46 @@ export async function runStream(
   stream: Stream,
   { signal, onProgress }: { signal?: AbortSignal; onProgress?: (done: number) => void },
 ): Promise<StreamRun> {
-  if (spec.shuffled) {
-    throw new PrecisError("OPTION_INVALID", "A stream has no memory that could be shuffled.", {
-      value: spec.label,
-      nextStep: "Leave shuffled out for streaming.",
-    });
-  }
   await using memory = await model.createMemory(spec.memory);
   const nll = await memory.score(stream.ids, { signal, onProgress: ({ done }) => onProgress?.(done) });
-  const { slots, bytes, tokensSeen, fullCacheBytes } = await memory.stats();
-  const window = memory.options["window"];
-  const compTokens = memory.adapter?.compTokens ?? 0;
-  // What lies between two stats is bounded by the window, which the row reaches again and again.
-  const peakSlots = Math.max(slots, typeof window === "number" && tokensSeen > window ? window : slots) + compTokens;
-  const peakBytes = peakSlots * model.info.bytesPerSlot;
-  return {
-    nll,
-    memory: { slots, bytes, peakSlots, peakBytes, contextTokens: tokensSeen, fullBytes: fullCacheBytes },
-  };
+  const { slots, tokensSeen: contextTokens } = await memory.stats();
+  const peakSlots = await memory.peakSlots();
+  return { nll, memory: sizeOf({ slots, peakSlots, contextTokens }, model.info.bytesPerSlot) };
 }
 
-/** Blocks of a stream as observations of every length that they lie within. */
+/** Where a stretch of a stream begins and ends; its results are named by its end. */
+export interface Stretch {
+  from: number;
+  to: number;
+}
+
+/** The first tokens of a stream, up to each of these lengths. */
+export function beginnings(lengths: readonly number[]): Stretch[] {
+  return lengths.map((to) => ({ from: 0, to }));
+}
+
+/** Stretches of {@link STRETCH_TOKENS}, one after another; the last one may be shorter. */
+export function stretchesOf(length: number): Stretch[] {
+  return Array.from({ length: Math.ceil(length / STRETCH_TOKENS) }, (_, index) => ({
+    from: index * STRETCH_TOKENS,
+    to: Math.min(length, (index + 1) * STRETCH_TOKENS),
+  }));
+}
+
+/** Blocks of a stream as observations of every stretch that they lie within. */
 export function streamObservations(
   stream: Stream,
   { nll, memory }: StreamRun,
-  lengths: readonly number[],
+  stretches: readonly Stretch[],
 ): Observation[] {
   const observations: Observation[] = [];
-  const bytesPerToken = memory.fullBytes / memory.contextTokens;
-  for (const length of lengths) {
-    const size = { ...memory, contextTokens: length, fullBytes: length * bytesPerToken };
-    for (let start = 0; start < length; start += BLOCK_TOKENS) {
-      const block = nll.subarray(start, Math.min(length, start + BLOCK_TOKENS));
+  for (const { from, to } of stretches) {
+    const [slots, peakSlots] = [Math.min(memory.slots, to), Math.min(memory.peakSlots, to)];
+    const size = sizeOf({ slots, peakSlots, contextTokens: to }, memory.fullBytes / memory.contextTokens);
+    for (let start = from; start < to; start += BLOCK_TOKENS) {
+      const block = nll.subarray(start, Math.min(to, start + BLOCK_TOKENS));
       observations.push({
-        step: length,
+        step: to,
         stratum: stream.title,
         cluster: `${stream.title}/${start}`,
         memory: size,
@@ -100,18 +108,4 @@ export function streamObservations(
     }
   }
   return observations;
-}
-
-/** Perplexity of each stretch of the streams together. */
-export function streamCurve(runs: readonly StreamRun[], stretches = 32): { position: number; perplexity: number }[] {
-  const length = Math.min(...runs.map(({ nll }) => nll.length));
-  const width = Math.max(1, Math.ceil(length / stretches));
-  const curve = [];
-  for (let start = 0; start < length; start += width) {
-    const end = Math.min(length, start + width);
-    const sums = runs.map(({ nll }) => nll.subarray(start, end).reduce((sum, value) => sum + value, 0));
-    const mean = sums.reduce((sum, value) => sum + value, 0) / (runs.length * (end - start));
-    curve.push({ position: end, perplexity: Math.exp(mean) });
-  }
-  return curve;
 }

@@ -7,8 +7,10 @@ export const slidingWindow: MemoryMethod = defineMethod({
   summary: "Keep the keys and values of the most recent tokens only.",
   needsCompTokens: false,
   options: { window: { default: 256, min: 1, description: "Tokens that a token sees, itself included." } },
+  beyondWindow: () => 0,
   create: ({ window }, state = {}) => ({
     state,
+    span: window,
     unlimited: true,
     // The band is in the mask, so a long input needs no token-by-token eviction.
     visible: (session, _purpose, positions) => {

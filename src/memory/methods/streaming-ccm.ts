@@ -59,6 +59,8 @@ export const streamingCcm: MemoryMethod = defineMethod({
       description: "Append compressed slots, or average them into a fixed number.",
     },
   },
+  // The token that makes the window too full, and the COMP tokens that then compress.
+  beyondWindow: (compTokens) => 1 + compTokens,
   create: (options, state = { compressions: 0 }) => ({
     state,
     unlimited: true,

@@ -22,6 +22,8 @@ export const streaming: MemoryMethod = defineMethod({
     },
     paceLimit: { default: 0, min: 0, description: "… up to this many in all." },
   },
+  // The token that makes the window too full.
+  beyondWindow: () => 1,
   create: ({ window, sink, evict, paceSlots, paceLimit }, state = { paced: 0 }) => ({
     state,
     unlimited: true,

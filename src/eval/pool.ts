@@ -1,0 +1,38 @@
+/** @file Spreads jobs over copies of a model, each in a worker of its own. */
+import type { LanguageModel } from "../runtime/model.js";
+import { throwIfAborted } from "../weights/files.js";
+
+/**
+ * Runs every job on whichever model is free next; jobs start in order, and results come in the order of the jobs. After
+ * a failure no job starts, and those under way are cancelled before the first error is thrown.
+ */
+export async function spread<Job, Result>(
+  models: readonly LanguageModel[],
+  jobs: readonly Job[],
+  work: (model: LanguageModel, job: Job, signal: AbortSignal) => Promise<Result>,
+  signal?: AbortSignal,
+): Promise<Result[]> {
+  const failure = new AbortController();
+  const either = signal === undefined ? failure.signal : AbortSignal.any([signal, failure.signal]);
+  const results: Result[] = [];
+  const queue = jobs.entries();
+  const errors: unknown[] = [];
+  const lane = async (model: LanguageModel): Promise<void> => {
+    for (const [index, job] of queue) {
+      throwIfAborted(either, "The evaluation");
+      results[index] = await work(model, job, either);
+    }
+  };
+  await Promise.all(
+    models.map(async (model) => {
+      try {
+        await lane(model);
+      } catch (error) {
+        errors.push(error);
+        failure.abort();
+      }
+    }),
+  );
+  if (errors.length > 0) throw errors[0];
+  return results;
+}
