@@ -128,6 +128,27 @@ export class KvRow {
     this.#positions[slot] = this.#positions[other] as number;
   }
 
+  /**
+   * Replaces the slots from `first` on by memory slots: one per run of these lengths, the mean of its keys and of its
+   * values, at the position of its last slot.
+   */
+  pool(first: number, runs: readonly number[]): void {
+    const { headDim } = this.shape;
+    const ends = runs.map((_, run) => first + runs.slice(0, run + 1).reduce((sum, length) => sum + length, 0));
+    this.#eachHead((data, base) => {
+      runs.forEach((length, run) => {
+        const start = (ends[run] as number) - length;
+        for (let i = 0; i < headDim; i++) {
+          let sum = 0;
+          for (let slot = start; slot < start + length; slot++) sum += data[base + slot * headDim + i] as number;
+          data[base + (first + run) * headDim + i] = sum / length;
+        }
+      });
+    });
+    this.#positions.splice(first, Infinity, ...ends.map((end) => this.#positions[end - 1] as number));
+    this.#kinds.splice(first, Infinity, ...runs.map((): SlotKind => "memory"));
+  }
+
   /** Marks a slot as something else. */
   setKind(slot: number, kind: SlotKind): void {
     this.#kinds[slot] = kind;

@@ -3,6 +3,7 @@ import { PrecisError } from "../errors.js";
 import type { MemoryMethod } from "./method.js";
 import { ccmConcat } from "./methods/ccm-concat.js";
 import { ccmMerge } from "./methods/ccm-merge.js";
+import { compressive } from "./methods/compressive.js";
 import { full } from "./methods/full.js";
 import { gist } from "./methods/gist.js";
 import { none } from "./methods/none.js";
@@ -19,6 +20,7 @@ export const MEMORY_METHODS: readonly MemoryMethod[] = [
   ccmConcat,
   ccmMerge,
   gist,
+  compressive,
   streamingCcm,
 ];
 

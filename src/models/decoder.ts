@@ -26,7 +26,7 @@ export interface DecoderGraphOptions {
   loraTargets?: readonly LoraTarget[];
   /** The update's matrices, where they are not inputs of their own: `a` [rank, in], `b` [out, rank]. */
   loraPair?: (layer: number, target: LoraTarget) => { a: Value; b: Value };
-  /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge, training form). */
+  /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
   averaging?: boolean;
   /** Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`, `attention.N`. */
   taps?: readonly string[];

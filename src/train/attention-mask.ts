@@ -28,6 +28,7 @@ export interface MaskRule {
  * - merge, recursive: the SUM of the block just before, the latest memory; not recursive: SUM sees every COMP, and the
  *   input has SUM in its own block;
  * - gist: the COMP of the block just before;
+ * - compressive, recursive: every SUM before it; not recursive: only the input block does;
  * - full, none: all is one block.
  * @param inputBlock index of the input's block, the last one
  */
@@ -41,6 +42,8 @@ export function segmentSees(mode: ParallelMode, row: Segment, column: Segment, i
       return column.kind === "comp" && row.kind === "sum";
     case "gist":
       return column.kind === "comp" && column.block === row.block - 1;
+    case "compressive":
+      return column.kind === "sum" && (mode.recursive || row.block === inputBlock);
     case "full":
     case "none":
       return false;

@@ -1,7 +1,11 @@
-/** @file How merging weighs the time steps: the online update and the matrix that reproduces it in one pass. */
+/**
+ * @file How merging weighs the time steps, the online update and the matrix that reproduces it in one pass, and the same
+ * kind of matrix for pooling.
+ */
 
 import { PrecisError } from "../errors.js";
-import type { ParallelLayout } from "./parallel-layout.js";
+import type { ParallelLayout, Segment } from "./parallel-layout.js";
+import { poolSizes } from "./pooling.js";
 
 /**
  * Weight a_t of the new time step in the merged memory `M_t = (1 - a_t) M_(t-1) + a_t h_t` (CCM, arXiv 2312.03414,
@@ -32,11 +36,35 @@ export function stepWeights(steps: number, decay?: number): Float64Array {
 }
 
 /**
- * Writes the averaging weights of one layout: the row of SUM_k holds the step weights at the COMP_k before it, every
- * other row stays as it is. After RoPE, keys and values of SUM rows are replaced by `weights · keys`.
+ * Writes the averaging weights of one layout; rows other than those of SUM tokens stay as they are. After RoPE, keys and
+ * values of SUM rows are replaced by `weights · keys`.
+ * - merge: the row of SUM_k holds the step weights at the COMP_k before it;
+ * - compressive: the row of SUM_k holds 1 / length at the tokens of the k-th run of its step.
  * @param target row-major [rows, stride], rows and columns of the layout starting at `start`
  */
 export function writeAveraging(layout: ParallelLayout, target: Float32Array, stride: number, start: number): void {
+  const write = layout.pools === true ? writePooling : writeMerging;
+  write(layout, target, stride, start);
+}
+
+function writePooling(layout: ParallelLayout, target: Float32Array, stride: number, start: number): void {
+  let text: Segment | undefined;
+  for (const segment of layout.segments) {
+    if (segment.kind === "text") text = segment;
+    if (segment.kind !== "sum" || text === undefined) continue;
+    const { start: from, end } = text;
+    const columns = Array.from({ length: end - from }, (_, i) => from + i);
+    const pooled = columns.filter((column) => !layout.sinkColumns.includes(column));
+    let next = 0;
+    poolSizes(pooled.length, segment.end - segment.start).forEach((length, k) => {
+      const row = (start + segment.start + k) * stride + start;
+      for (const column of pooled.slice(next, next + length)) target[row + column] = 1 / length;
+      next += length;
+    });
+  }
+}
+
+function writeMerging(layout: ParallelLayout, target: Float32Array, stride: number, start: number): void {
   const { decay } = layout;
   const compStarts: number[] = [];
   for (const segment of layout.segments) {

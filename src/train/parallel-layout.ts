@@ -28,6 +28,8 @@ export interface TokenIds {
  * - merge, recursive: `c1 C S c2 C S c3 C S input`, else `c1 C c2 C c3 C S input`; memory is the mean (or moving
  *   average, with `decay`) of every C;
  * - gist: `c1 c2 c3 C input`; one compression of everything;
+ * - compressive: `c1 S c2 S c3 S input`; S are means of runs of the step's own tokens, and memory is every S. A step has
+ *   `compTokens` of them, or one per token where it is shorter; tokens that are sinks are not pooled;
  * - full: `c1 c2 c3 input`; none: `input`. The two bounds, without new tokens.
  *
  * `recursive`: a time step sees the memory so far while it is compressed; otherwise only itself.
@@ -38,6 +40,7 @@ export type ParallelMode = TokenIds &
     | { method: "concat"; recursive: boolean; compTokens: number; sink: boolean }
     | { method: "merge"; recursive: boolean; compTokens: number; sink: boolean; decay?: number }
     | { method: "gist"; compTokens: number; sink: boolean; recursive?: boolean }
+    | { method: "compressive"; recursive: boolean; compTokens: number; sink: boolean }
     | { method: "full"; compTokens?: number; sink?: boolean; recursive?: boolean }
     | { method: "none"; compTokens?: number; sink?: boolean; recursive?: boolean }
   );
@@ -70,6 +73,8 @@ export interface ParallelLayout {
   mask: MaskRule;
   /** Fills what a batch has left. */
   padId: number;
+  /** Whether averages are over the tokens of a step rather than over steps. */
+  pools?: boolean;
   /** Moving-average weight of merging; the mean when left out. */
   decay?: number;
   segments: readonly Segment[];
@@ -81,7 +86,7 @@ export interface ParallelLayout {
   sinkColumns: readonly number[];
   inputIds: Int32Array;
   positionIds: Int32Array;
-  /** 1 at COMP and SUM tokens, where the LoRA acts. */
+  /** 1 at COMP and SUM tokens, where a conditional LoRA acts. */
   gate: Float32Array;
   /** 1 at SUM tokens, whose keys and values are replaced by averages. */
   sumMask: Uint8Array;
@@ -119,16 +124,17 @@ export interface PaddedBatch {
   predictors: Int32Array;
 }
 
-/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without compression. */
+/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without COMP tokens. */
 export function compTokenIds(mode: ParallelMode): number[] {
-  const count = mode.method === "full" || mode.method === "none" ? 0 : mode.compTokens;
+  const count = mode.method === "concat" || mode.method === "merge" || mode.method === "gist" ? mode.compTokens : 0;
   return Array.from({ length: count }, (_, k) => mode.vocabSize + k);
 }
 
-/** The ids of SUM_0..SUM_(n-1): those after the COMP ids in merge modes, else none. */
+/** The ids of SUM_0..SUM_(n-1), after the COMP ids, in the modes that average: merge and compressive. Else none. */
 export function sumTokenIds(mode: ParallelMode): number[] {
-  const comp = compTokenIds(mode);
-  return mode.method === "merge" ? comp.map((id) => id + comp.length) : [];
+  if (mode.method !== "merge" && mode.method !== "compressive") return [];
+  const first = mode.vocabSize + compTokenIds(mode).length;
+  return Array.from({ length: mode.compTokens }, (_, k) => first + k);
 }
 
 function checkMode(mode: ParallelMode): void {
@@ -181,6 +187,13 @@ function writeContext(writer: SequenceWriter, chunks: ParallelSample["chunks"], 
       for (const chunk of chunks) writer.add("text", 0, chunk);
       if (chunks.length > 0) writer.add("comp", 0, comp);
       return chunks.length > 0 ? 1 : 0;
+    case "compressive":
+      chunks.forEach((chunk, block) => {
+        writer.add("text", block, chunk);
+        const pooled = chunk.filter((id) => !mode.sink || id !== mode.bosId).length;
+        writer.add("sum", block, sum.slice(0, pooled));
+      });
+      return chunks.length;
     case "concat":
     case "merge":
       chunks.forEach((chunk, block) => {
@@ -224,7 +237,17 @@ export function buildLayout(sample: ParallelSample, mode: ParallelMode): Paralle
   const positionIds = skipPositions(segments);
   const mask: MaskRule = { sees: (row, column) => segmentSees(mode, row, column, inputBlock) };
   const decay = mode.method === "merge" ? mode.decay : undefined;
-  const places = { seq, segments, inputBlock, inputStart, sinkColumns, mask, padId: mode.padId, decay };
+  const places = {
+    seq,
+    segments,
+    inputBlock,
+    inputStart,
+    sinkColumns,
+    mask,
+    padId: mode.padId,
+    decay,
+    pools: mode.method === "compressive",
+  };
   return { ...places, inputIds, positionIds, gate, sumMask, labels };
 }
 

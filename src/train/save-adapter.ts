@@ -11,7 +11,7 @@ export interface AdapterDescription {
   /** Memory method that it was trained for, and the options to use it with; none for an ordinary LoRA. */
   method?: string;
   methodOptions?: Readonly<Record<string, unknown>>;
-  /** Whether the LoRA acts at new tokens only; by default it does if there is a memory method. */
+  /** Whether its LoRA acts at COMP tokens only; default: wherever there is a method. */
   gated?: boolean;
   /** Fingerprint of the base model. */
   base: string;
@@ -42,10 +42,8 @@ export async function saveTrainedAdapter(
       lora.set(`layers.${layer}.${target}`, { a, b, rank: spec.rank, inFeatures, outFeatures });
     }
   }
-  const { method, base, alpha, methodOptions, trainingSummary } = description;
+  const { method, base, alpha, methodOptions, trainingSummary, gated = method !== undefined } = description;
   const { compTokens } = spec;
-  const gated = description.gated ?? method !== undefined;
-  const gate = method !== undefined && !gated ? { gated } : {};
   await saveAdapter(directory, {
     config: {
       r: spec.rank,
@@ -54,7 +52,7 @@ export async function saveTrainedAdapter(
       gated,
       ...(method === undefined
         ? {}
-        : { precis: { method, compTokens, ...gate, options: methodOptions, base, trainingSummary } }),
+        : { precis: { method, compTokens, gated, options: methodOptions, base, trainingSummary } }),
       raw: {},
     },
     lora,

@@ -21,7 +21,7 @@ export interface TrainingGraphSpec extends ParameterSpec {
   labels: number;
   /** alpha / rank */
   loraScale: number;
-  /** Whether keys and values are averaged (CCM-merge). */
+  /** Whether keys and values are averaged (CCM-merge, compressive). */
   averaging: boolean;
   /** Compute the inside of each layer again in the backward pass, so that memory grows with one layer, not with all. */
   recompute?: boolean;

@@ -6,9 +6,9 @@ import { isRecord } from "./files.js";
 export interface PrecisAdapterInfo {
   /** Memory method that the adapter was trained for. */
   method: string;
-  /** New input tokens: COMP tokens of a time step, or the two sentinels. */
+  /** COMP tokens per time step; 0 for a method without them. */
   compTokens: number;
-  /** Whether the LoRA acts at the new tokens only; default true. */
+  /** Whether the LoRA acts at COMP tokens only; default true. */
   gated?: boolean;
   /** Fingerprint of the model that the adapter was trained on. */
   base?: string;
@@ -25,7 +25,7 @@ export interface AdapterConfig {
   /** Last parts of the names of adapted modules, such as `q_proj`. */
   targetModules: readonly string[];
   precis?: PrecisAdapterInfo;
-  /** Whether the LoRA acts at new tokens only: true when `precis` is there, unless that says otherwise. */
+  /** Whether the LoRA acts at COMP tokens only: true when `precis` is there and does not say otherwise. */
   gated: boolean;
   /** The whole JSON object. */
   raw: Record<string, unknown>;
@@ -116,7 +116,7 @@ function parsePrecis(precis: unknown, directory: string): PrecisAdapterInfo {
     throw fail(`has precis.method ${JSON.stringify(method)}, not a name`);
   if (!isCount(compTokens)) throw fail(`has precis.compTokens ${JSON.stringify(compTokens)}, not a count`);
   if (gated !== undefined && typeof gated !== "boolean") {
-    throw fail(`has precis.gated ${JSON.stringify(gated)}, which must be true or false`);
+    throw fail(`has precis.gated ${JSON.stringify(gated)}, not true or false`);
   }
   if (base !== undefined && typeof base !== "string") {
     throw fail(`has precis.base ${JSON.stringify(base)}, not a fingerprint`);
@@ -124,8 +124,14 @@ function parsePrecis(precis: unknown, directory: string): PrecisAdapterInfo {
   if (trainingSummary !== undefined && !isRecord(trainingSummary)) {
     throw fail("has a precis.trainingSummary that is not an object");
   }
-  const gate = gated === undefined ? {} : { gated };
-  return { ...rest, method, compTokens, ...gate, ...(base && { base }), ...(trainingSummary && { trainingSummary }) };
+  return {
+    ...rest,
+    method,
+    compTokens,
+    ...(gated === undefined ? {} : { gated }),
+    ...(base && { base }),
+    ...(trainingSummary && { trainingSummary }),
+  };
 }
 
 function checkPattern(name: string, pattern: unknown, isValid: (value: unknown) => boolean, directory: string): void {

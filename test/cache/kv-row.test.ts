@@ -50,6 +50,7 @@ type Command =
   | { do: "truncate"; to: number }
   | { do: "arrange"; order: number[] }
   | { do: "blend"; slot: number; other: number; weight: number }
+  | { do: "pool"; from: number; runs: number[] }
   | { do: "move"; slot: number; position: number }
   | { do: "settle" | "clone" | "import" | "detach" | "gather" };
 
@@ -63,6 +64,11 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ do: fc.constant("truncate" as const), to: share }),
   fc.record({ do: fc.constant("arrange" as const), order: fc.array(share, { maxLength: 12 }) }),
   fc.record({ do: fc.constant("blend" as const), slot: share, other: share, weight: fc.constantFrom(0, 0.25, 1) }),
+  fc.record({
+    do: fc.constant("pool" as const),
+    from: share,
+    runs: fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 8, maxLength: 8 }),
+  }),
   fc.record({ do: fc.constant("move" as const), slot: share, position: fc.nat(60) }),
   fc.record({ do: fc.constantFrom("settle" as const, "clone", "import", "detach", "gather") }),
 );
@@ -99,6 +105,23 @@ function perform(row: KvRow, slots: readonly Slot[], given: Command): [KvRow, Sl
       );
       const blended = { ...slots[slot], parts: mixed, position: slots[other].position };
       return [row, slots.map((old, i) => (i === slot ? blended : old))];
+    }
+    case "pool": {
+      const from = at(given.from);
+      const runs: number[] = [];
+      for (let left = slots.length - from; left > 0; left -= runs[runs.length - 1]) {
+        runs.push(Math.min(left, given.runs[runs.length % given.runs.length]));
+      }
+      row.pool(from, runs);
+      let start = from;
+      const pooled = runs.map((length): Slot => {
+        const run = slots.slice(start, (start += length));
+        const parts = run[0].parts.map((layer, l) =>
+          layer.map((data, p) => data.map((_, i) => run.reduce((sum, one) => sum + one.parts[l][p][i], 0) / length)),
+        );
+        return { parts, position: run[length - 1].position, kind: "memory" };
+      });
+      return [row, [...slots.slice(0, from), ...pooled]];
     }
     case "move": {
       if (slots.length === 0) return [row, []];

@@ -75,6 +75,9 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
   { label: "ccm-merge, sink", method: "ccm-merge", options: { sink: 1 }, slots: 3 },
   { label: "ccm-merge, moving average", method: "ccm-merge", options: { average: "ema", decay: 0.3 }, slots: 2 },
   { label: "gist", method: "gist", slots: 2 },
+  { label: "compressive", method: "compressive" },
+  { label: "compressive, bounded", method: "compressive", options: { slots: 2, sink: 1, limit: 6 }, slots: 7 },
+  { label: "compressive, each step alone", method: "compressive", options: { pool: 3, recursive: false } },
   { label: "streaming-ccm", method: "streaming-ccm", options: { window: 14, compress: 5, memory: 4 }, slots: 14 },
   {
     label: "streaming-ccm, merge",

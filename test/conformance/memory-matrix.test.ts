@@ -173,6 +173,8 @@ describe("where nothing needs to be left out, a bounded method equals the full c
     { method: "sliding-window", options: { window: 500 } },
     { method: "streaming", options: { window: 500 } },
     { method: "streaming-ccm", options: { window: 500, compress: 10 } },
+    { method: "compressive", options: { pool: 1 } },
+    { method: "compressive", options: { slots: 11 } },
   ])("$method", async (choice) => {
     const [memory, full] = [await fixture.memory(choice), await fixture.memory({ method: "full" })];
     for (const each of [memory, full]) for (const step of STEPS) await each.append(step);
@@ -182,7 +184,7 @@ describe("where nothing needs to be left out, a bounded method equals the full c
 
   test("ccm methods with no step equal the full cache", async () => {
     const wanted = await logitsOf(await fixture.memory({ method: "full" }));
-    for (const method of ["ccm-concat", "ccm-merge", "gist", "none"]) {
+    for (const method of ["ccm-concat", "ccm-merge", "gist", "compressive", "none"]) {
       expect(await logitsOf(await fixture.memory({ method }))).toEqual(wanted);
     }
   });
@@ -203,7 +205,7 @@ describe("answers given together", () => {
   test.each([
     ["of one method", ["full", "full", "full", "full"]],
     ["of different methods", ["full", "ccm-merge", "streaming", "streaming-ccm"]],
-    ["of compressed memories", ["ccm-concat", "ccm-merge", "gist", "sliding-window"]],
+    ["of compressed memories", ["ccm-concat", "ccm-merge", "gist", "compressive"]],
   ])("are those given one by one: %s", async (_, methods) => {
     const make = async (): Promise<Memory[]> => {
       const memories: Memory[] = [];

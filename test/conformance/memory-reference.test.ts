@@ -55,6 +55,7 @@ describe("compressed memories equal the float64 reference", () => {
     { name: "ccm-merge", method: "merge" },
     { name: "ccm-merge with a moving average", method: "merge", decay: 0.3 },
     { name: "gist", method: "gist" },
+    { name: "compressive", method: "compressive" },
   ] as const)("$name", async ({ name, method, ...given }) => {
     const decay = "decay" in given ? given.decay : undefined;
     const modes = fc.record({ recursive: fc.boolean(), sink: fc.boolean() });
@@ -78,7 +79,9 @@ describe("compressed memories equal the float64 reference", () => {
         const average = decay === undefined ? {} : { average: "ema", decay };
         const memory = await fixture.model.createMemory({
           method: name.split(" ")[0],
-          options: isGist ? {} : { recursive, sink: sink ? 1 : 0, ...average },
+          options: isGist
+            ? {}
+            : { recursive, sink: sink ? 1 : 0, ...average, ...(method === "compressive" ? { slots: compTokens } : {}) },
           adapter: adapter.directory,
         });
         for (const step of steps) await memory.append(step);
@@ -99,7 +102,7 @@ describe("compressed memories equal the float64 reference", () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(text(6), { minLength: 1, maxLength: 3 }),
-        fc.constantFrom("ccm-concat", "ccm-merge", "gist"),
+        fc.constantFrom("ccm-concat", "ccm-merge", "gist", "compressive"),
         fc.boolean(),
         async (inputs, method, recursive) => {
           const options = method === "gist" ? {} : { recursive };

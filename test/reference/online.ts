@@ -5,6 +5,25 @@ import { decode, type DecodeInput, type DecodeOutput, type DecoderModel, type La
 import { joinRows, sliceRows } from "./kernels.js";
 import type { OracleMode } from "./mask-oracle.js";
 
+/** Rows [heads, rows, size] from `start` on in `slots` nearly equal runs, each replaced by its mean. */
+function poolRows(x: Float64Array, heads: number, size: number, start: number, slots: number): Float64Array {
+  const rows = x.length / (heads * size);
+  const tokens = rows - start;
+  const count = Math.min(slots, tokens);
+  const pooled = new Float64Array(heads * count * size);
+  for (let head = 0; head < heads; head++) {
+    for (let slot = 0; slot < count; slot++) {
+      const [from, to] = [slot, slot + 1].map((bound) => start + Math.floor((bound * tokens) / count));
+      for (let row = from; row < to; row++) {
+        for (let i = 0; i < size; i++) {
+          pooled[(head * count + slot) * size + i] += x[(head * rows + row) * size + i] / (to - from);
+        }
+      }
+    }
+  }
+  return pooled;
+}
+
 /** What {@link runOnline} returns. */
 export interface OnlineRun {
   /** Memory after each time step, one cache per layer; with a sink its row comes first. */
@@ -37,7 +56,7 @@ function update(
 
 /**
  * Compresses `chunks` one by one and runs `input` on the memory. There are no SUM tokens: merging acts on the cache.
- * For gist all chunks are one time step, for "none" they are dropped, and "full" keeps all rows (no COMP tokens).
+ * Compressive pools the text's own rows to as many as there would be COMP tokens. For gist all chunks are one time step, for "none" they are dropped, and "full" keeps all rows (no COMP tokens).
  * With a sink the first token of the first chunk, which should be BOS, is kept.
  */
 export function runOnline(
@@ -48,7 +67,8 @@ export function runOnline(
 ): OnlineRun {
   const { kvHeads, headDim } = readDecoderConfig(model.config);
   const full = mode.method === "full";
-  const comp = full ? [] : Array.from({ length: mode.compTokens }, (_, k) => mode.vocabSize + k);
+  const compressive = mode.method === "compressive";
+  const comp = full || compressive ? [] : Array.from({ length: mode.compTokens }, (_, k) => mode.vocabSize + k);
   const chunks = { gist: [sample.chunks.flat()], none: [] as number[][] }[mode.method as string] ?? sample.chunks;
   let text = 0;
   let sink: LayerCache[] | undefined;
@@ -66,7 +86,10 @@ export function runOnline(
     const visible = full || mode.recursive ? memory : undefined;
     const { cache } = forward([...chunk, ...comp], withSink(visible));
     if (mode.sink && t === 0 && !full) sink = mapLayers(cache, (x) => sliceRows(x, kvHeads, headDim, 0, 1));
-    const kept = mapLayers(cache, (x) => sliceRows(x, kvHeads, headDim, full ? 0 : chunk.length));
+    const kept = mapLayers(cache, (x) => {
+      if (compressive) return poolRows(x, kvHeads, headDim, mode.sink && t === 0 ? 1 : 0, mode.compTokens);
+      return sliceRows(x, kvHeads, headDim, full ? 0 : chunk.length);
+    });
     memory = update(memory ?? [], kept, t + 1, mode, kvHeads);
     text += chunk.length;
     return withSink(memory) as LayerCache[];

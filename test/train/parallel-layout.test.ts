@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 
 import { attends, MASKED_BIAS } from "#precis/train/attention-mask.js";
 import { mergeWeight, stepWeights } from "#precis/train/averaging.js";
+import { poolSizes } from "#precis/train/pooling.js";
 import {
   buildLayout,
   compTokenIds,
@@ -18,6 +19,7 @@ import {
 } from "#precis/train/parallel-layout.js";
 import { compPositions } from "#precis/train/positions.js";
 import {
+  firstSum,
   oracleAttends,
   oracleAverage,
   oraclePosition,
@@ -35,7 +37,7 @@ const sample = fc.record({
   input: fc.array(token, { maxLength: 7 }),
 });
 const mode = fc.record({
-  method: fc.constantFrom("concat", "merge", "gist", "full", "none"),
+  method: fc.constantFrom("concat", "merge", "gist", "compressive", "full", "none"),
   recursive: fc.boolean(),
   compTokens: fc.integer({ min: 1, max: 4 }),
   sink: fc.boolean(),
@@ -47,7 +49,7 @@ function checkRow(batch: PaddedBatch, b: number, row: OracleRow, oracle: OracleM
   for (let i = 0; i < seq; i++) {
     expect(batch.positionIds[b * seq + i]).toBe(oraclePosition(row, i, oracle));
     expect(batch.gate[b * seq + i]).toBe(row.real[i] && row.ids[i] >= IDS.vocabSize ? 1 : 0);
-    const isSum = row.real[i] && row.ids[i] >= IDS.vocabSize + oracle.compTokens;
+    const isSum = row.real[i] && row.ids[i] >= firstSum(oracle);
     expect(batch.sumMask[b * seq + i]).toBe(isSum ? 1 : 0);
     for (let j = 0; j < seq; j++) {
       const at = (b * seq + i) * seq + j;
@@ -64,8 +66,13 @@ describe("parallel layout", () => {
   test("equals the oracle for every mode and padding", () => {
     const options = fc.record({ side: fc.constantFrom("left", "right"), extra: fc.nat(3) });
     fc.assert(
-      fc.property(fc.array(sample, { minLength: 1, maxLength: 3 }), mode, options, (samples, drawn, pad) => {
+      fc.property(fc.array(sample, { minLength: 1, maxLength: 3 }), mode, options, (drawnSamples, drawn, pad) => {
         const oracle: OracleMode = { ...drawn, ...IDS };
+        // A step of sinks only has nothing to pool, so that ids alone would not tell where it ends.
+        const samples = drawnSamples.map(({ chunks, input }) => ({
+          chunks: chunks.map((chunk) => (chunk.every((id) => id === IDS.bosId) ? [...chunk, 3] : chunk)),
+          input,
+        }));
         const layouts = samples.map((one) => buildLayout(one, oracle as ParallelMode));
         const tokens = samples.map(({ chunks, input }) => oracleTokens(chunks, input, oracle));
         const length = Math.max(...tokens.map((ids) => ids.length)) + pad.extra;
@@ -126,6 +133,8 @@ describe("parallel layout", () => {
       [20, 21],
       [22, 23],
     ]);
+    const compressive: ParallelMode = { method: "compressive", recursive: true, compTokens: 2, sink: false, ...IDS };
+    expect([compTokenIds(compressive), sumTokenIds(compressive)]).toEqual([[], [20, 21]]);
     expect(sumTokenIds({ method: "gist", compTokens: 2, sink: false, ...IDS })).toEqual([]);
     expect(compTokenIds({ method: "full", ...IDS })).toEqual([]);
     expect(compPositions(7, 3)).toEqual([7, 8, 9]);
@@ -167,6 +176,26 @@ describe("merge weights", () => {
   });
 });
 
+describe("pooling", () => {
+  test("a step falls into runs of nearly equal length, or stays whole where it is short", () => {
+    expect(poolSizes(12, 3)).toEqual([4, 4, 4]);
+    expect(poolSizes(7, 3)).toEqual([2, 2, 3]);
+    expect(poolSizes(2, 8)).toEqual([1, 1]);
+    expect(poolSizes(0, 4)).toEqual([]);
+  });
+
+  test("a step of sinks only is read but leaves no slot", () => {
+    const sinks: ParallelMode = { method: "compressive", recursive: true, compTokens: 2, sink: true, ...IDS };
+    const { segments } = buildLayout({ chunks: [[1], [3, 4, 5]], input: [6] }, sinks);
+    expect(segments.map(({ kind, start, end }) => [kind, end - start])).toEqual([
+      ["text", 1],
+      ["text", 3],
+      ["sum", 2],
+      ["text", 1],
+    ]);
+  });
+});
+
 describe("bad input", () => {
   const good: ParallelMode = { method: "merge", recursive: true, compTokens: 2, sink: false, ...IDS };
   const input = [3];
@@ -178,6 +207,7 @@ describe("bad input", () => {
     [{ chunks: [], input, labels: { start: 0, end: 2 } }, good, "INPUT_INVALID"],
     [{ chunks: [], input, labels: { start: -1 } }, good, "INPUT_INVALID"],
     [{ chunks: [], input }, { ...good, compTokens: 0 }, "OPTION_INVALID"],
+    [{ chunks: [], input }, { ...good, method: "compressive" as const, compTokens: 0 }, "OPTION_INVALID"],
     [{ chunks: [], input }, { ...good, decay: 0 }, "OPTION_INVALID"],
     [{ chunks: [], input }, { ...good, decay: 1.1 }, "OPTION_INVALID"],
   ])("%j is refused", (one, badMode, code) => {

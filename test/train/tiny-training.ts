@@ -11,6 +11,8 @@ import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
 import {
   buildLayout,
+  compTokenIds,
+  sumTokenIds,
   type PaddedBatch,
   type ParallelLayout,
   type ParallelMode,
@@ -35,12 +37,15 @@ export const MODES: Readonly<Record<string, ParallelMode>> = {
   "merge, each step alone": { ...IDS, method: "merge", recursive: false, compTokens: 2, sink: false },
   "merge, moving average and sink": { ...IDS, method: "merge", recursive: true, compTokens: 2, sink: true, decay: 0.3 },
   gist: { ...IDS, method: "gist", compTokens: 2, sink: false },
+  "compressive, recursive": { ...IDS, method: "compressive", recursive: true, compTokens: 2, sink: false },
+  "compressive, each step alone": { ...IDS, method: "compressive", recursive: false, compTokens: 2, sink: false },
+  "compressive, sink": { ...IDS, method: "compressive", recursive: true, compTokens: 2, sink: true },
   full: { ...IDS, method: "full" },
 };
 
 /** Sizes and parameters for a mode, and for batches of `rows` × `seq`. */
 export function specFor(mode: ParallelMode, rows: number, seq: number, recompute = false): TrainingGraphSpec {
-  const compTokens = mode.method === "full" || mode.method === "none" ? 0 : mode.compTokens;
+  const compTokens = compTokenIds(mode).length;
   const sizes = { batch: rows, seq, labels: rows * seq };
   return {
     rank: 4,
@@ -48,7 +53,7 @@ export function specFor(mode: ParallelMode, rows: number, seq: number, recompute
     compTokens,
     ...sizes,
     loraScale: 2,
-    averaging: mode.method === "merge",
+    averaging: sumTokenIds(mode).length > 0,
     recompute,
   };
 }

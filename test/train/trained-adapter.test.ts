@@ -37,11 +37,15 @@ function meanLoss(logits: Float32Array, first: number, target: readonly number[]
 }
 
 /** The memory method that a mode trains for, and its options, as the command line writes them. */
-function memoryFor(mode: ParallelMode): { method?: string; methodOptions?: Record<string, unknown> } {
+function memoryFor(mode: ParallelMode): { method?: string; methodOptions?: Record<string, unknown>; gated?: boolean } {
   const sink = mode.sink === true ? 1 : 0;
   const { recursive } = mode;
   if (mode.method === "concat") return { method: "ccm-concat", methodOptions: { recursive, sink } };
   if (mode.method === "gist") return { method: "gist" };
+  if (mode.method === "compressive") {
+    const methodOptions = { recursive, sink, slots: mode.compTokens };
+    return { method: "compressive", methodOptions, gated: false };
+  }
   if (mode.method !== "merge") return {};
   const average = mode.decay === undefined ? {} : { average: "ema", decay: mode.decay };
   return { method: "ccm-merge", methodOptions: { recursive, sink, ...average } };

@@ -77,6 +77,11 @@ describe("loading", () => {
     expect(adapter.warnings).toEqual([]);
   });
 
+  test("a method without COMP tokens says that its LoRA acts at every token", async () => {
+    const adapter = await load({ config: { precis: { method: "compressive", compTokens: 0, gated: false } } });
+    expect(adapter.config).toMatchObject({ gated: false, precis: { method: "compressive", gated: false } });
+  });
+
   test.each<[string, Record<string, unknown>, number]>([
     ["alpha / √r with use_rslora", { use_rslora: true }, 8 / Math.SQRT2],
     ["alpha of a pattern that names the module", { alpha_pattern: { k_proj: 1, "layers\\.0\\..*q_proj": 3 } }, 1.5],
@@ -139,6 +144,12 @@ describe("an adapter is refused", () => {
     ["without alpha", { config: { lora_alpha: undefined } }, "ADAPTER_INVALID", /lora_alpha undefined/],
     ["with a broken pattern", { config: { rank_pattern: { "(": 2 } } }, "ADAPTER_INVALID", /"\(", which is not a reg/],
     ["without targets", { config: { target_modules: null } }, "ADAPTER_INVALID", /target_modules null/],
+    [
+      "with a gate that is neither",
+      { config: { precis: { ...precis, gated: "no" } }, comp: COMP },
+      "ADAPTER_INVALID",
+      /precis\.gated "no"/,
+    ],
     ["without a method", { config: { precis: { compTokens: 1 } } }, "ADAPTER_INVALID", /precis\.method undefined/],
     [
       "with half a COMP token",

@@ -46,7 +46,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
 export function trainCommand(): Command {
   const command = addTrainOptions(
     new Command("train").description(
-      "Train a compression adapter (ccm-concat, ccm-merge, gist, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
+      "Train an adapter (ccm-concat, ccm-merge, gist, compressive, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
     ),
   ).addHelpText(
     "after",

@@ -78,12 +78,12 @@ const shares = (value: string): readonly [number, number] => {
 export function addTrainOptions(command: Command): Command {
   return command
     .option("--model <dir|id>", "base model", join(EMBEDDED_MODELS, "precis-28m"))
-    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist, sentinel, local, scattered or lora")
+    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist, compressive, sentinel, local, scattered or lora")
     .requiredOption("--data <dir>", "folder of .jsonl(.gz) or .parquet data")
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
-    .option("--comp-tokens <n>", "COMP tokens of a time step", wholeNumber, 2)
+    .option("--comp-tokens <n>", "COMP tokens of a time step; compressive: pooled slots", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)

@@ -2,7 +2,9 @@
 import { PrecisError } from "../../errors.js";
 import type { LoraTarget } from "../../models/decoder.js";
 import type { BaseModel } from "../../train/base-model.js";
+import { compTokenIds, sumTokenIds } from "../../train/parallel-layout.js";
 import type { LayoutMode } from "../../train/batches.js";
+import { isTextMode } from "../../train/text-layout.js";
 import { SENTINEL_TOKENS } from "../../sentinel/sentinel-tokens.js";
 import type { TrainFlags } from "./flags.js";
 
@@ -55,6 +57,14 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       return { mode: { ...common, method: "merge", decay }, memoryMethod: "ccm-merge", ...compressing };
     case "gist":
       return { mode: { ...common, method: "gist" }, memoryMethod: "gist", ...compressing };
+    case "compressive":
+      return {
+        mode: { ...common, method: "compressive" },
+        memoryMethod: "compressive",
+        ...compressing,
+        newTokens: 0,
+        gated: false,
+      };
     case "sentinel": {
       const { spanWords: longest } = flags;
       const places = { blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags), longest };
@@ -77,7 +87,7 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       throw new PrecisError("METHOD_UNKNOWN", `The method "${flags.method}" cannot be trained.`, {
         value: flags.method,
         nextStep:
-          "Use ccm-concat, ccm-merge, gist, sentinel, local, scattered, or lora (an ordinary LoRA with full context).",
+          "Use ccm-concat, ccm-merge, gist, compressive, sentinel, local, scattered, or lora (an ordinary LoRA).",
       });
   }
 }
@@ -100,6 +110,8 @@ export function methodOptions({
       return { recursive, ...sinks, limit: maxSteps * compTokens };
     case "ccm-merge":
       return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
+    case "compressive":
+      return { recursive, ...sinks, slots: compTokens, limit: maxSteps * compTokens };
     case "sentinel":
       return { span: spanWords };
     case "local":
@@ -118,10 +130,11 @@ export function loraTargets({ targets }: TrainFlags): LoraTarget[] {
   });
 }
 
-/** Tokens of text that fit into a row beside the COMP tokens of the longest sample; merging doubles those. */
-export function textRoom({ method, rowLength, maxSteps }: TrainFlags, compTokens: number): number {
-  if (compTokens === 0) return rowLength;
-  const newTokens = compTokens * (method === "gist" ? 1 : maxSteps) * (method === "ccm-merge" ? 2 : 1);
+/** Tokens of text that fit into a row beside the COMP and SUM tokens of the longest sample. */
+export function textRoom({ method, rowLength, maxSteps }: TrainFlags, mode: LayoutMode): number {
+  if (isTextMode(mode)) return rowLength;
+  const perStep = compTokenIds(mode).length + sumTokenIds(mode).length;
+  const newTokens = perStep * (method === "gist" ? 1 : maxSteps);
   if (newTokens < rowLength) return rowLength - newTokens;
   throw new PrecisError(
     "OPTION_INVALID",

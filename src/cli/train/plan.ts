@@ -6,7 +6,7 @@ import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/bat
 import { isTextMode } from "../../train/text-layout.js";
 import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
-import type { PaddedBatch } from "../../train/parallel-layout.js";
+import { sumTokenIds, type PaddedBatch } from "../../train/parallel-layout.js";
 import { initialParameters, layoutParameters } from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
@@ -48,7 +48,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     blockTokens: isText ? mode.blockTokens : undefined,
     seed: flags.seed,
     maxSteps: flags.maxSteps,
-    maxTokens: textRoom(flags, isText ? 0 : compTokens),
+    maxTokens: textRoom(flags, mode),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
     signal,
@@ -76,7 +76,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     seq: flags.rowLength,
     labels: budget.most,
     loraScale: alpha / rank,
-    averaging: flags.method === "ccm-merge",
+    averaging: !isTextMode(mode) && sumTokenIds(mode).length > 0,
     recompute,
   };
   return {

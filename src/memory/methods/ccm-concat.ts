@@ -1,6 +1,6 @@
 /** @file CCM-concat: Mem(t) = [Mem(t-1); h(t)]. Kim et al. 2024 (ICLR), arXiv:2312.03414, equation 2. */
 import { defineMethod, type MemoryMethod } from "../method.js";
-import { CCM_OPTIONS, ccmVisibility, compressOpenStep } from "./ccm.js";
+import { CCM_OPTIONS, ccmVisibility, compressOpenStep, dropOldestMemory } from "./ccm.js";
 
 /** Append each step's COMP keys and values. */
 export const ccmConcat: MemoryMethod = defineMethod({
@@ -23,10 +23,7 @@ export const ccmConcat: MemoryMethod = defineMethod({
     async closeStep(session) {
       if (session.openIds.length === 0) return;
       await compressOpenStep(session, options);
-      const { row } = session;
-      const first = row.kinds.indexOf("memory");
-      const excess = options.limit === 0 ? 0 : Math.max(0, row.length - first - options.limit);
-      row.arrange(row.kinds.flatMap((_, slot) => (slot >= first && slot < first + excess ? [] : [slot])));
+      dropOldestMemory(session.row, options.limit);
     },
   }),
 });
