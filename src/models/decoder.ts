@@ -32,6 +32,14 @@ export interface DecoderGraphOptions {
   taps?: readonly string[];
 }
 
+/** Values that a graph computes itself where a decoder would declare inputs, such as those of a second decoder in it. */
+export interface DecoderValues {
+  /** [batch, 1, seq, past + seq] */
+  attentionBias?: (type: LayerType) => Value;
+  /** [batch, seq, rotaryDim / 2] each */
+  rotary?: (type: LayerType) => { cos: Value; sin: Value };
+}
+
 /** Names of graph inputs and outputs; the runtime feeds and fetches by these. */
 export const DECODER_IO = {
   embeddings: "embeddings",
@@ -95,7 +103,7 @@ export class DecoderEmitter {
     config: DecoderConfig,
     weights: DecoderWeights,
     dims: DecoderDims,
-    options: Omit<DecoderGraphOptions, "input" | "form"> & { cached: boolean },
+    options: Omit<DecoderGraphOptions, "input" | "form"> & { cached: boolean; values?: DecoderValues },
   ) {
     this.graph = graph;
     this.#cached = options.cached;
@@ -106,20 +114,22 @@ export class DecoderEmitter {
     this.#loraPair = options.loraPair;
     this.#taps = new Set(options.taps);
     this.#unknownTaps = new Set(options.taps);
+    const total = this.#cached ? sumDims(["past", dims.seq]) : dims.seq;
     for (const type of layerTypesOf(config)) {
       const pairs = config.rotary[type].inverseFrequencies.length;
-      const table: Dim[] = [dims.batch, dims.seq, pairs];
+      const table = (name: string): Value => this.graph.input(name, "float32", [dims.batch, dims.seq, pairs]);
+      const { attentionBias, rotary: tables } = options.values ?? {};
       this.#bias.set(
         type,
-        this.graph.input(DECODER_IO.attentionBias(type), "float32", [
-          dims.batch,
-          1,
-          dims.seq,
-          this.#cached ? sumDims(["past", dims.seq]) : dims.seq,
-        ]),
+        attentionBias?.(type) ??
+          this.graph.input(DECODER_IO.attentionBias(type), "float32", [dims.batch, 1, dims.seq, total]),
       );
-      this.#cos.set(type, this.graph.input(DECODER_IO.rotaryCos(type), "float32", table));
-      this.#sin.set(type, this.graph.input(DECODER_IO.rotarySin(type), "float32", table));
+      const { cos, sin } = tables?.(type) ?? {
+        cos: table(DECODER_IO.rotaryCos(type)),
+        sin: table(DECODER_IO.rotarySin(type)),
+      };
+      this.#cos.set(type, cos);
+      this.#sin.set(type, sin);
     }
     if (this.#lora.size > 0) this.#gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
     if (options.averaging === true) {

@@ -5,7 +5,7 @@ import type { Episode } from "../data/episode.js";
 import { PrecisError, type SerializedError } from "../errors.js";
 import { openBaseModel } from "./base-model.js";
 import { builtBatches, type BatchOptions } from "./batches.js";
-import type { PaddedBatch } from "./parallel-layout.js";
+import type { DistilledBatch } from "./training-batch.js";
 
 /** Sample options without what cannot be sent to a thread. */
 export type PortableSample = Omit<SampleOptions, "tokenizer" | "template" | "signal">;
@@ -19,13 +19,13 @@ export interface BatchThreadOptions {
   skip: number;
 }
 
-type Answer = { batch: PaddedBatch } | { error: SerializedError } | { done: true };
+type Answer = { batch: DistilledBatch } | { error: SerializedError } | { done: true };
 
 /** Batches that are ready or in the making while the caller works on one. */
 const LOOKAHEAD = 3;
 
 /** Endless batches from a worker thread, which ends with the iteration. */
-export async function* workerBatches(options: BatchThreadOptions): AsyncGenerator<PaddedBatch, void, void> {
+export async function* workerBatches(options: BatchThreadOptions): AsyncGenerator<DistilledBatch, void, void> {
   const worker = new Worker(new URL(import.meta.url), { workerData: options });
   const answers: Answer[] = [];
   let wake: () => void = () => undefined;

@@ -1,15 +1,10 @@
 /** @file Episodes as packed training batches. */
 import type { Episode } from "../data/episode.js";
 import { dropSurplusLabels, packLayouts, type LabelBudget } from "./packing.js";
-import {
-  buildLayout,
-  IGNORED_LABEL,
-  placeLayouts,
-  type PaddedBatch,
-  type ParallelLayout,
-  type ParallelMode,
-} from "./parallel-layout.js";
+import { buildLayout, IGNORED_LABEL, placeLayouts, type ParallelLayout, type ParallelMode } from "./parallel-layout.js";
+import { placeTeacher } from "./teacher-batch.js";
 import { isTextMode, layoutText, type TextMode } from "./text-layout.js";
+import type { DistilledBatch } from "./training-batch.js";
 
 /** How samples are laid out. */
 export type LayoutMode = ParallelMode | TextMode;
@@ -35,6 +30,8 @@ export interface BatchOptions {
   labels: LabelScope;
   /** Default: no limit. */
   labelBudget?: LabelBudget;
+  /** Also what a teacher with the full context reads. Default false. */
+  teacher?: boolean;
 }
 
 /**
@@ -81,7 +78,7 @@ function labelSteps(layout: ParallelLayout, mode: ParallelMode, answers: Episode
 }
 
 /** A batch that is decided but not yet written out, by default as masks. */
-export interface PlannedBatch<Batch = PaddedBatch> {
+export interface PlannedBatch<Batch = DistilledBatch> {
   /** Makes the batch. */
   build: () => Batch;
 }
@@ -107,8 +104,9 @@ export async function* packedBatches(
     const batchIndex = index++;
     return {
       build: () => {
-        const batch = placeLayouts(placed, rowLength);
-        return labelBudget === undefined ? batch : dropSurplusLabels(batch, labelBudget, batchIndex);
+        const whole = placeLayouts(placed, rowLength);
+        const batch = labelBudget === undefined ? whole : dropSurplusLabels(whole, labelBudget, batchIndex);
+        return options.teacher === true ? { ...batch, teacher: placeTeacher(placed, rowLength) } : batch;
       },
     };
   };
@@ -130,7 +128,7 @@ export async function* builtBatches(
   episodes: AsyncIterable<Episode>,
   options: BatchOptions,
   skip: number,
-): AsyncGenerator<PaddedBatch, void, void> {
+): AsyncGenerator<DistilledBatch, void, void> {
   let index = 0;
   for await (const planned of packedBatches(episodes, options)) {
     if (index++ >= skip) yield planned.build();

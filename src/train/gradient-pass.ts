@@ -11,6 +11,8 @@ export interface PassLoss {
   loss: number;
   /** Number of labels that the mean is over. */
   labels: number;
+  /** Mean over the labels of KL(teacher ‖ student), in nats, where training distils. */
+  distillLoss?: number;
 }
 
 /** What a backward pass starts from. The tensors stay the caller's: a pass neither keeps nor disposes them. */

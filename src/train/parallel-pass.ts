@@ -3,12 +3,11 @@ import type { Tensor } from "onnxruntime-node";
 import type { DecoderConfig } from "../models/config.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
-import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
+import { EngineSession, type EngineOptions } from "../runtime/engine-session.js";
 import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
-import type { PaddedBatch } from "./parallel-layout.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
-import { batchLabels, trainingFeeds } from "./training-batch.js";
-import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
+import { batchLabels, forwardFeeds, trainingFeeds, type DistilledBatch } from "./training-batch.js";
+import { buildEvaluationGraph, buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
 
 /** What a parallel pass is made of. */
 export interface ParallelPassParts {
@@ -19,11 +18,12 @@ export interface ParallelPassParts {
 }
 
 /** The parallel forward and backward of CCM (arXiv 2312.03414, section 3.2), for batches of one fixed size. */
-export class ParallelPass implements GradientPass<PaddedBatch> {
+export class ParallelPass implements GradientPass<DistilledBatch> {
   readonly device: Device;
   readonly #parts: ParallelPassParts;
   readonly #layout: ParameterLayout;
   readonly #session: EngineSession;
+  #evaluation: Promise<EngineSession> | undefined;
 
   private constructor(parts: ParallelPassParts, layout: ParameterLayout, session: EngineSession) {
     this.#parts = parts;
@@ -47,27 +47,43 @@ export class ParallelPass implements GradientPass<PaddedBatch> {
     return new ParallelPass(parts, layout, session);
   }
 
-  async backward(batch: PaddedBatch, { parameters, accumulated }: BackwardInputs): Promise<BackwardResult> {
+  async backward(batch: DistilledBatch, { parameters, accumulated }: BackwardInputs): Promise<BackwardResult> {
     const { config, spec } = this.#parts;
     const labels = batchLabels(batch);
     const feeds = trainingFeeds(config, batch, spec, labels);
     feeds[TRAINING_IO.parameters] = parameters;
     feeds[TRAINING_IO.accumulated] = accumulated;
-    const outputs = await this.#session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
-    const loss = Number(outputs[TRAINING_IO.loss]?.data[0]);
-    return { loss, labels: labels.rows.length, gradient: outputs[TRAINING_IO.gradient] as Tensor };
+    const { loss, distillLoss, gradient } = TRAINING_IO;
+    const outputs = await this.#session.run(feeds, [
+      loss,
+      gradient,
+      ...(spec.distill === undefined ? [] : [distillLoss]),
+    ]);
+    return {
+      loss: Number(outputs[loss]?.data[0]),
+      labels: labels.rows.length,
+      gradient: outputs[gradient] as Tensor,
+      ...(spec.distill === undefined ? {} : { distillLoss: Number(outputs[distillLoss]?.data[0]) }),
+    };
   }
 
-  async evaluate(batch: PaddedBatch, parameters: Tensor): Promise<PassLoss> {
-    const { size } = this.#layout;
-    const accumulated = floatTensor(new Float32Array(size), [size]);
-    const { loss, labels, gradient } = await this.backward(batch, { parameters, accumulated, draw: 0 });
-    gradient.dispose();
-    return { loss, labels };
+  async evaluate(batch: DistilledBatch, parameters: Tensor): Promise<PassLoss> {
+    const { config, weights, spec, engine } = this.#parts;
+    // Started when it is first needed: a run without held-out data never is.
+    this.#evaluation ??= EngineSession.create(() => buildEvaluationGraph(config, weights(), this.#layout, spec), {
+      ...engine,
+      device: this.device,
+    });
+    const labels = batchLabels(batch);
+    const feeds = forwardFeeds(config, batch, spec, labels);
+    feeds[TRAINING_IO.parameters] = parameters;
+    const outputs = await (await this.#evaluation).run(feeds, [TRAINING_IO.loss]);
+    return { loss: Number(outputs[TRAINING_IO.loss]?.data[0]), labels: labels.rows.length };
   }
 
-  dispose(): Promise<void> {
-    return this.#session.dispose();
+  async dispose(): Promise<void> {
+    await this.#session.dispose();
+    await (await this.#evaluation)?.dispose();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

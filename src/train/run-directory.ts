@@ -9,7 +9,10 @@ import type { TrainerState } from "./trainer.js";
 /** One line of `metrics.jsonl`. */
 export interface MetricsLine {
   step: number;
+  /** Mean negative log-likelihood of the step's labels. */
   loss: number;
+  /** Mean KL(teacher ‖ student) of the step's labels, of a run that distils. */
+  distillLoss?: number;
   gradientNorm: number;
   learningRate: number;
   /** Tokens run so far, padding included. */

@@ -134,7 +134,7 @@ async function takeSteps<Batch>(
     const learningRate = learningRateAt(trainer.step, run.schedule);
     const micro = [];
     for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
-    const { loss, gradientNorm, labels } = await trainer.takeStep(micro, learningRate);
+    const { loss, gradientNorm, labels, distillLoss } = await trainer.takeStep(micro, learningRate);
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) throw diverged(trainer.step, loss, gradientNorm);
     progress.batches += run.accumulation;
     progress.tokens += tokensPerStep;
@@ -142,6 +142,7 @@ async function takeSteps<Batch>(
     const line: MetricsLine = {
       step: trainer.step,
       loss,
+      ...(distillLoss === undefined ? {} : { distillLoss }),
       gradientNorm,
       learningRate,
       tokens: progress.tokens,

@@ -85,6 +85,7 @@ export class Trainer<Batch> implements AsyncDisposable {
     let accumulated = this.#zeros();
     let loss = 0;
     let labels = 0;
+    let distillLoss: number | undefined;
     for (const [index, batch] of batches.entries()) {
       const draw = this.#step * batches.length + index;
       const pass = await this.#pass.backward(batch, { parameters: this.#vectors[0], accumulated, draw });
@@ -92,10 +93,11 @@ export class Trainer<Batch> implements AsyncDisposable {
       accumulated = pass.gradient;
       loss += pass.loss / batches.length;
       labels += pass.labels;
+      if (pass.distillLoss !== undefined) distillLoss = (distillLoss ?? 0) + pass.distillLoss / batches.length;
     }
     const gradientNorm = await this.#update(accumulated, learningRate, batches.length);
     accumulated.dispose();
-    return { loss, gradientNorm, labels };
+    return { loss, gradientNorm, labels, ...(distillLoss === undefined ? {} : { distillLoss }) };
   }
 
   /** Mean negative log-likelihood of a batch's labels, without learning from it. */

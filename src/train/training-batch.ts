@@ -6,29 +6,40 @@ import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-sessio
 import { PrecisError } from "../errors.js";
 import { MASKED_BIAS } from "./attention-mask.js";
 import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
+import { teacherKnowsLabels, type TeacherBatch } from "./teacher-batch.js";
+import { TEACHER_IO } from "./teacher-graph.js";
 import { TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
+
+/** A batch, with the inputs of the teacher where there is one. */
+export interface DistilledBatch extends PaddedBatch {
+  teacher?: TeacherBatch;
+}
 
 /** Labels of a batch: which rows predict, and what. */
 export interface BatchLabels {
   /** Indices into [batch · seq] of the tokens whose logits are used; distinct. */
   rows: number[];
-  /** The ids to be predicted there. */
+  /** Indices of the tokens to be predicted there. */
+  tokens: number[];
+  /** The ids of those. */
   ids: number[];
 }
 
 /** The labels of a batch, each at the token that predicts it: the one before it, but for new tokens between them. */
 export function batchLabels({ batch, seq, labels, predictors }: PaddedBatch): BatchLabels {
   const rows: number[] = [];
+  const tokens: number[] = [];
   const ids: number[] = [];
   for (let b = 0; b < batch; b++) {
     for (let token = 1; token < seq; token++) {
       const id = labels[b * seq + token] as number;
       if (id === IGNORED_LABEL) continue;
       rows.push(b * seq + (predictors[b * seq + token] as number));
+      tokens.push(b * seq + token);
       ids.push(id);
     }
   }
-  return { rows, ids };
+  return { rows, tokens, ids };
 }
 
 function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec): Feeds {
@@ -103,12 +114,56 @@ function windowedBias(batch: PaddedBatch, window: number, vocabSize: number): Fl
   return bias;
 }
 
+/** What the teacher reads, and the rows of its logits that belong to the labels. */
+function teacherFeeds(
+  config: DecoderConfig,
+  teacher: TeacherBatch,
+  { batch, seq, labels: places }: TrainingGraphSpec,
+  { tokens }: BatchLabels,
+): Feeds {
+  const labelRows = Array.from({ length: places }, () => 0);
+  tokens.forEach((token, place) => (labelRows[place] = teacher.predictors[token] as number));
+  const feeds: Feeds = {
+    [TEACHER_IO.inputIds]: integerTensor([...teacher.inputIds], [batch, seq]),
+    [TEACHER_IO.samples]: floatTensor(teacher.samples, [batch, seq]),
+    [TEACHER_IO.labelRows]: integerTensor(labelRows),
+  };
+  for (const type of layerTypesOf(config)) {
+    const table = rotaryTable(config.rotary[type], teacher.positionIds);
+    const dims = [batch, seq, config.rotary[type].inverseFrequencies.length];
+    feeds[TEACHER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
+    feeds[TEACHER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
+  }
+  return feeds;
+}
+
 /**
  * Inputs of one forward and backward pass.
  * @param labels defaults to those of the batch
- * @throws INPUT_INVALID if there are more labels than the graph takes
+ * @throws INPUT_INVALID if there are more labels than the graph takes, or distillation lacks the teacher's inputs
  */
 export function trainingFeeds(
+  config: DecoderConfig,
+  batch: DistilledBatch,
+  spec: TrainingGraphSpec,
+  labels: BatchLabels = batchLabels(batch),
+): Feeds {
+  const feeds = forwardFeeds(config, batch, spec, labels);
+  if (spec.distill === undefined) return feeds;
+  const { teacher } = batch;
+  if (teacher === undefined || !teacherKnowsLabels(batch.labels, teacher)) {
+    throw new PrecisError("INPUT_INVALID", "The batch does not say what the teacher reads before each label.", {
+      nextStep: "Make it with placeTeacher, of samples whose first token is not a label.",
+    });
+  }
+  return { ...feeds, ...teacherFeeds(config, teacher, spec, labels) };
+}
+
+/**
+ * Inputs of the forward pass alone.
+ * @throws INPUT_INVALID if there are more labels than the graph takes
+ */
+export function forwardFeeds(
   config: DecoderConfig,
   batch: PaddedBatch,
   spec: TrainingGraphSpec,

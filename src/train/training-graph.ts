@@ -4,14 +4,23 @@
  */
 import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
-import { add, equals, exp, log, mul, scale, sub } from "../graph/ops/elementwise.js";
+import { add, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape, slice } from "../graph/ops/movement.js";
-import { reduceMax, reduceSum } from "../graph/ops/reduction.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
+import { crossEntropy, distillation } from "./losses.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
+import { emitTeacher } from "./teacher-graph.js";
+
+/** Learning from the base model with the full context in view: the loss is (1 − weight) · CE + weight · T² · KL. */
+export interface DistillOptions {
+  /** Share of the distance to the teacher, above 0 and at most 1. */
+  weight: number;
+  /** T, by which the logits of both are divided. */
+  temperature: number;
+}
 
 /** Sizes and scope of a training graph. */
 export interface TrainingGraphSpec extends ParameterSpec {
@@ -25,6 +34,8 @@ export interface TrainingGraphSpec extends ParameterSpec {
   averaging: boolean;
   /** Compute the inside of each layer again in the backward pass, so that memory grows with one layer, not with all. */
   recompute?: boolean;
+  /** Learn from a teacher too; batches must then bring its inputs. */
+  distill?: DistillOptions;
 }
 
 /** Names of the inputs and outputs that a training graph has besides the decoder's. */
@@ -39,6 +50,7 @@ export const TRAINING_IO = {
   labelIds: "label_ids",
   labelWeights: "label_weights",
   loss: "loss",
+  distillLoss: "distill_loss",
   gradient: "gradient",
 } as const;
 
@@ -50,23 +62,6 @@ function cutParameters(graph: GraphBuilder, vector: Value, layout: ParameterLayo
       reshape(graph, slice(graph, vector, 0, offset, size), shape),
     ]),
   );
-}
-
-/**
- * Σ weight · (−log softmax(logits)[label]).
- * @param logits [labels, vocab]
- * @param ids [labels, 1] float32: exact for any vocabulary below 2²⁴
- * @param weights [labels, 1]; 0 for unused rows
- */
-function crossEntropy(graph: GraphBuilder, logits: Value, ids: Value, weights: Value, vocabSize: number): Value {
-  const shifted = sub(graph, logits, reduceMax(graph, logits, [1], true));
-  const normalizer = log(graph, reduceSum(graph, exp(graph, shifted), [1], true));
-  const classes = graph.floats(
-    Array.from({ length: vocabSize }, (_, id) => id),
-    [1, vocabSize],
-  );
-  const chosen = reduceSum(graph, mul(graph, shifted, equals(graph, ids, classes)), [1], true);
-  return reduceSum(graph, mul(graph, weights, sub(graph, normalizer, chosen)), [0, 1], false);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -84,20 +79,28 @@ function embed(
   return add(graph, masked, emitter.scaleEmbeddings(matmul(graph, selection, compEmbeddings)));
 }
 
-/**
- * Builds the graph. Inputs: the decoder's (bias, rotary tables, gate, averaging) and {@link TRAINING_IO}'s; outputs: the
- * loss and `accumulated` plus the gradient, [parameters] each.
- */
-export function buildTrainingGraph(
+/** The forward pass and what later parts of the graph need of it. */
+interface Forward {
+  tensors: Map<string, Value>;
+  /** Hidden states between layers, in order. */
+  states: Value[];
+  /** [labels, vocab] */
+  logits: Value;
+  /** [labels, 1]; they sum to 1, and are 0 for unused places. */
+  weights: Value;
+  /** Mean negative log-likelihood of the labels. */
+  loss: Value;
+}
+
+function emitForward(
+  graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
   layout: ParameterLayout,
   spec: TrainingGraphSpec,
-): GraphBuilder {
-  const graph = new GraphBuilder(`train-${config.family}`, "primitive");
+): Forward {
   const { batch, seq, labels } = spec;
-  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
-  const tensors = cutParameters(graph, vector, layout);
+  const tensors = cutParameters(graph, graph.input(TRAINING_IO.parameters, "float32", [layout.size]), layout);
   const scaled = new Map<string, Value>();
   for (const [name, value] of tensors)
     if (name.startsWith("lora_b.")) scaled.set(name, scale(graph, value, spec.loraScale));
@@ -121,14 +124,54 @@ export function buildTrainingGraph(
   const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
   const ids = graph.input(TRAINING_IO.labelIds, "float32", [labels, 1]);
   const labelWeights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
-  const loss = crossEntropy(graph, emitter.logits(hidden, rows, inverse), ids, labelWeights, config.vocabSize);
+  const logits = emitter.logits(hidden, rows, inverse);
+  const loss = crossEntropy(graph, logits, ids, labelWeights);
   graph.output(loss, TRAINING_IO.loss);
-  const parameters = layout.slices.map(({ name }) => tensors.get(name) as Value);
-  const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
-  const gradients = differentiate(graph, loss, parameters, { checkpoints }).map((gradient, index) =>
+  return { tensors, states: [...emitter.layerInputs, hidden], logits, weights: labelWeights, loss };
+}
+
+/**
+ * Builds the graph. Inputs: the decoder's (bias, rotary tables, gate, averaging), {@link TRAINING_IO}'s, and with
+ * distillation the teacher's; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
+ * [parameters] each.
+ */
+export function buildTrainingGraph(
+  config: DecoderConfig,
+  weights: DecoderWeights,
+  layout: ParameterLayout,
+  spec: TrainingGraphSpec,
+): GraphBuilder {
+  const graph = new GraphBuilder(`train-${config.family}`, "primitive");
+  const { distill } = spec;
+  // Before the student, so that what it holds is free again when the student's activations pile up.
+  const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec);
+  const forward = emitForward(graph, config, weights, layout, spec);
+  let objective = forward.loss;
+  if (distill !== undefined && teacher !== undefined) {
+    const { weight, temperature } = distill;
+    const distance = distillation(graph, teacher, forward.logits, forward.weights, temperature);
+    graph.output(distance, TRAINING_IO.distillLoss);
+    const pull = scale(graph, distance, weight * temperature ** 2);
+    objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
+  }
+  const parameters = layout.slices.map(({ name }) => forward.tensors.get(name) as Value);
+  const checkpoints = spec.recompute === true ? forward.states : [];
+  const gradients = differentiate(graph, objective, parameters, { checkpoints }).map((gradient, index) =>
     reshape(graph, gradient, [layout.slices[index]?.size as number]),
   );
   const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
   graph.output(add(graph, accumulated, concat(graph, gradients, 0)), TRAINING_IO.gradient);
+  return graph;
+}
+
+/** The forward pass alone, for evaluation: no gradient, no teacher; the loss is its only output. */
+export function buildEvaluationGraph(
+  config: DecoderConfig,
+  weights: DecoderWeights,
+  layout: ParameterLayout,
+  spec: TrainingGraphSpec,
+): GraphBuilder {
+  const graph = new GraphBuilder(`evaluate-${config.family}`, "primitive");
+  emitForward(graph, config, weights, layout, spec);
   return graph;
 }

@@ -115,6 +115,18 @@ test.each([
   expect((await memory.forward([40])).logits.every(Number.isFinite)).toBe(true);
 });
 
+test("a run that distils reports the distance to its teacher beside the loss", async () => {
+  const run = await precis(
+    command("distilled", "--method", "ccm-concat", "--distill", "0.5", "--distill-temperature", "2"),
+  );
+  expect(run.code, run.stderr).toBe(0);
+  expect(run.stderr).toMatch(/step 6\/6 {2}loss \d+\.\d+ {2}KL \d+\.\d+ {2}held-out \d/);
+  const lines = metricsOf("distilled");
+  expect(lines.every(({ distillLoss }) => distillLoss !== undefined && distillLoss > 0)).toBe(true);
+  // The same data: only what is learned from them differs.
+  expect(lines[0].loss).toBeCloseTo(metricsOf("whole")[0].loss, 5);
+});
+
 test("mistakes are named, and nothing is left behind", async () => {
   const mistakes: [string[], RegExp][] = [
     [["--method", "full"], /cannot be trained[\s\S]*ccm-concat/],
@@ -124,6 +136,8 @@ test("mistakes are named, and nothing is left behind", async () => {
     [["--method", "gist", "--mix", "poems=1"], /no setting "poems"/],
     [["--method", "gist", "--targets", "r_proj"], /r_proj/],
     [["--method", "gist", "--labels", "none"], /none/],
+    [["--method", "gist", "--distill", "2"], /"2" is not a number from 0 to 1/],
+    [["--method", "gist", "--distill-temperature", "0"], /"0" is not a number above 0/],
     [["--method", "gist", "--label-budget", "0"], /"0" is not a whole number/],
     [["--method", "ccm-merge", "--comp-tokens", "64"], /no room for text beside 512 COMP tokens[\s\S]*--row-length/],
     [["--method", "ccm-merge", "--decay", "2"], /decay/],

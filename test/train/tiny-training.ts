@@ -13,13 +13,12 @@ import {
   buildLayout,
   compTokenIds,
   sumTokenIds,
-  type PaddedBatch,
   type ParallelLayout,
   type ParallelMode,
 } from "#precis/train/parallel-layout.js";
 import { ParallelPass } from "#precis/train/parallel-pass.js";
 import { Trainer, type TrainerParts } from "#precis/train/trainer.js";
-import { batchLabels, trainingFeeds, type BatchLabels } from "#precis/train/training-batch.js";
+import { batchLabels, trainingFeeds, type BatchLabels, type DistilledBatch } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "#precis/train/training-graph.js";
 import { writeRandomModel, type RandomModelOptions } from "../reference/random-model.js";
 import { normalGenerator } from "../reference/random-tensors.js";
@@ -61,6 +60,8 @@ export function specFor(mode: ParallelMode, rows: number, seq: number, recompute
 /** Loss and gradient of one batch. */
 export interface Pass {
   loss: number;
+  /** NaN without distillation. */
+  distillLoss: number;
   gradient: Float32Array;
 }
 
@@ -71,11 +72,12 @@ export interface TinyTraining extends AsyncDisposable {
   /** Starting values, with noise added so that nothing is zero. */
   parameters: (spec: TrainingGraphSpec, seed?: number) => Float32Array;
   /** What a trainer needs; starts from {@link parameters}. */
-  parts: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => TrainerParts<PaddedBatch>;
-  trainer: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => Promise<Trainer<PaddedBatch>>;
+  parts: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => TrainerParts<DistilledBatch>;
+  trainer: (spec: TrainingGraphSpec, optimizer?: OptimizerOptions) => Promise<Trainer<DistilledBatch>>;
   /** A graph ready to run, and the function that runs it. */
   passes: (spec: TrainingGraphSpec) => Promise<{
-    run: (batch: PaddedBatch, labels?: BatchLabels) => Promise<Pass>;
+    /** @param values the trained vector; default {@link parameters} */
+    run: (batch: DistilledBatch, labels?: BatchLabels, values?: Float32Array) => Promise<Pass>;
     dispose: () => Promise<void>;
   }>;
 }
@@ -97,7 +99,7 @@ export async function openTraining(directory: string, scratch: string): Promise<
     const values = initialParameters(config, layoutParameters(config, spec), seed, base.embedding);
     return values.map((value) => value + 0.2 * normal());
   };
-  const parts = (spec: TrainingGraphSpec, optimizer: OptimizerOptions = {}): TrainerParts<PaddedBatch> => {
+  const parts = (spec: TrainingGraphSpec, optimizer: OptimizerOptions = {}): TrainerParts<DistilledBatch> => {
     const values = parameters(spec);
     const zeros = (): Float32Array => new Float32Array(values.length);
     const state = { step: 0, parameters: values, firstMoment: zeros(), secondMoment: zeros() };
@@ -113,16 +115,19 @@ export async function openTraining(directory: string, scratch: string): Promise<
     trainer: (spec, optimizer) => Trainer.create(parts(spec, optimizer)),
     async passes(spec) {
       const layout = layoutParameters(config, spec);
-      const values = parameters(spec);
+      const start = parameters(spec);
       const build = () => buildTrainingGraph(config, weights(), layout, spec);
       const session = await EngineSession.create(build, { weightsFolder, device: "cpu", threads: 1 });
       return {
-        async run(batch, labels = batchLabels(batch)) {
+        async run(batch, labels = batchLabels(batch), values = start) {
           const feeds = trainingFeeds(config, batch, spec, labels);
           feeds[TRAINING_IO.parameters] = floatTensor(values, [layout.size]);
           feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
-          const { loss, gradient } = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
-          return { loss: Number(loss.data[0]), gradient: Float32Array.from(gradient.data as Float32Array) };
+          const distance = spec.distill === undefined ? [] : [TRAINING_IO.distillLoss];
+          const outputs = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient, ...distance]);
+          const [loss, distillLoss] = [TRAINING_IO.loss, ...distance].map((name) => Number(outputs[name].data[0]));
+          const gradient = Float32Array.from(outputs[TRAINING_IO.gradient].data as Float32Array);
+          return { loss, distillLoss: distillLoss ?? NaN, gradient };
         },
         dispose: () => session.dispose(),
       };

@@ -10,8 +10,9 @@ import { planRun } from "../train/plan.js";
 function progressLine(line: MetricsLine, steps: number): string {
   const left = Math.round(((steps - line.step) * line.seconds) / line.step);
   const minutes = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  const distance = line.distillLoss === undefined ? "" : `  KL ${line.distillLoss.toFixed(4)}`;
   const evaluated = line.evalLoss === undefined ? "" : `  held-out ${line.evalLoss.toFixed(4)}`;
-  return `step ${line.step}/${steps}  loss ${line.loss.toFixed(4)}${evaluated}  |g| ${line.gradientNorm.toFixed(2)}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
+  return `step ${line.step}/${steps}  loss ${line.loss.toFixed(4)}${distance}${evaluated}  |g| ${line.gradientNorm.toFixed(2)}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
 }
 
 async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
@@ -29,6 +30,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
     finished: result.finished,
     step: result.step,
     loss: last?.loss,
+    distillLoss: last?.distillLoss,
     evalLoss: last?.evalLoss,
     adapter: result.adapterDirectory,
     plot,
@@ -56,6 +58,8 @@ Examples:
     $ precis train --method ccm-concat --data ./data --output runs/concat --steps 200 --rows 4 --row-length 256
   The paper's recipe on a GPU:
     $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/merge --rows 32 --device webgpu
+  Learn from the model with the full context in view as well, and from every word:
+    $ precis train --method ccm-concat --data ./data --output runs/taught --distill 0.5 --labels all --label-budget 2048
   Sentinel tokens at all ratios, and the same budget for what they are compared with, on books and documents:
     $ precis train --method sentinel --ratio 0.1-0.9 --data ./data --output runs/sentinel
     $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local

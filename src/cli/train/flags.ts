@@ -31,6 +31,8 @@ export interface TrainFlags {
   accumulation: number;
   labels: LabelScope;
   labelBudget?: number;
+  distill: number;
+  distillTemperature: number;
   learningRate: number;
   warmup: number;
   schedule: "cosine" | "constant";
@@ -54,6 +56,20 @@ export const number = (value: string): number => {
   const parsed = Number(value);
   if (value.trim() !== "" && Number.isFinite(parsed)) return parsed;
   throw new PrecisError("OPTION_INVALID", `"${value}" is not a number.`, { value });
+};
+
+/** A number from 0 to 1. */
+export const share = (value: string): number => {
+  const parsed = number(value);
+  if (parsed >= 0 && parsed <= 1) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a number from 0 to 1.`, { value });
+};
+
+/** A number above 0. */
+export const positive = (value: string): number => {
+  const parsed = number(value);
+  if (parsed > 0) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a number above 0.`, { value });
 };
 
 /** A whole number from 1 on. */
@@ -115,6 +131,13 @@ export function addTrainOptions(command: Command): Command {
       "most labels of a micro-batch; default: all, or an estimate from the data for answers",
       wholeNumber,
     )
+    .option(
+      "--distill <share>",
+      "share of the loss that is the distance to the model with full context, 0 to 1",
+      share,
+      0,
+    )
+    .option("--distill-temperature <t>", "what logits are divided by for that distance", positive, 1)
     .option("--learning-rate <x>", "highest learning rate", number, 3e-4)
     .option("--warmup <share>", "share of the steps for warm-up", number, 0.03)
     .addOption(

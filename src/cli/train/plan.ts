@@ -6,7 +6,8 @@ import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/bat
 import { isTextMode } from "../../train/text-layout.js";
 import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
-import { sumTokenIds, type PaddedBatch } from "../../train/parallel-layout.js";
+import { sumTokenIds } from "../../train/parallel-layout.js";
+import type { DistilledBatch } from "../../train/training-batch.js";
 import { initialParameters, layoutParameters } from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
@@ -33,7 +34,7 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
 }
 
 /** The run that the options describe. */
-export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<PaddedBatch>> {
+export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<DistilledBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
   const { mode, memoryMethod, newTokens: compTokens, gated, rank: usualRank } = trainingMode(flags, model);
   const { rank = usualRank, alpha = 2 * rank } = flags;
@@ -61,7 +62,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     labels: isText ? ("all" as const) : flags.labels,
   };
   const budget = labelBudget(flags, shape, sampler);
-  const batches: BatchOptions = { ...shape, labelBudget: budget };
+  const batches: BatchOptions = { ...shape, labelBudget: budget, teacher: flags.distill > 0 };
   // Held-out data are measured whole, however many labels they have.
   const heldOut: BatchOptions = { ...shape, labelBudget: { ...budget, surplus: "close" } };
   const held = await openHeldOut(sample);
@@ -78,6 +79,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     loraScale: alpha / rank,
     averaging: !isTextMode(mode) && sumTokenIds(mode).length > 0,
     recompute,
+    ...(flags.distill > 0 ? { distill: { weight: flags.distill, temperature: flags.distillTemperature } } : {}),
   };
   return {
     output,

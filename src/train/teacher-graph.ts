@@ -1,0 +1,53 @@
+/** @file The teacher of distillation as a part of the training graph: the frozen base, reading the full context. */
+import type { GraphBuilder, Value } from "../graph/builder.js";
+import type { DecoderConfig } from "../models/config.js";
+import { DECODER_IO, DecoderEmitter } from "../models/decoder.js";
+import type { DecoderWeights } from "../models/decoder-weights.js";
+import { causalSampleBias } from "./mask-graph.js";
+
+/** Names of the teacher's inputs. */
+export const TEACHER_IO = {
+  inputIds: "teacher_input_ids",
+  samples: "teacher_samples",
+  labelRows: "teacher_label_rows",
+  rotaryCos: (type: "full" | "sliding"): string => `teacher_${DECODER_IO.rotaryCos(type)}`,
+  rotarySin: (type: "full" | "sliding"): string => `teacher_${DECODER_IO.rotarySin(type)}`,
+} as const;
+
+/**
+ * Logits [labels, vocab] of the base model without LoRA and COMP tokens, at the rows that predict the labels. Nothing of
+ * it depends on trained values, so differentiation adds nothing for it.
+ * @param weights those of the student: both read one copy
+ */
+export function emitTeacher(
+  graph: GraphBuilder,
+  config: DecoderConfig,
+  weights: DecoderWeights,
+  { batch, seq, labels }: { batch: number; seq: number; labels: number },
+): Value {
+  return graph.scope("teacher", () => {
+    const samples = graph.input(TEACHER_IO.samples, "float32", [batch, seq]);
+    const emitter = new DecoderEmitter(
+      graph,
+      config,
+      weights,
+      { batch, seq },
+      {
+        cached: false,
+        values: {
+          attentionBias: (type) =>
+            causalSampleBias(graph, samples, type === "sliding" ? config.slidingWindow : undefined),
+          rotary: (type) => {
+            const table = [batch, seq, config.rotary[type].inverseFrequencies.length];
+            return {
+              cos: graph.input(TEACHER_IO.rotaryCos(type), "float32", table),
+              sin: graph.input(TEACHER_IO.rotarySin(type), "float32", table),
+            };
+          },
+        },
+      },
+    );
+    const hidden = emitter.layers(emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq])));
+    return emitter.logits(hidden, graph.input(TEACHER_IO.labelRows, "int64", [labels]));
+  });
+}
