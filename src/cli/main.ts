@@ -9,6 +9,7 @@ import { methodsCommand } from "./commands/methods.js";
 import { modelsCommand } from "./commands/models.js";
 import { pullCommand } from "./commands/pull.js";
 import { replayCommand } from "./commands/replay.js";
+import { resultsCommand } from "./commands/results.js";
 import { trainCommand } from "./commands/train.js";
 import { reportError } from "./report-error.js";
 
@@ -19,6 +20,7 @@ const COMMANDS: readonly (() => Command)[] = [
   inspectCommand,
   trainCommand,
   evalCommand,
+  resultsCommand,
   methodsCommand,
   modelsCommand,
   pullCommand,

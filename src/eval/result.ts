@@ -43,8 +43,8 @@ export interface ResultPoint {
   memory: MemorySize;
   /** Share of the way from no context to full context, by each measure, where both were measured. */
   gapClosed: Partial<Record<MetricName, Estimate>>;
-  /** By label of each other method, the primary measure of this one minus that of the other, case by case. */
-  differences: Record<string, Estimate>;
+  /** By label of each other method, the measures of this one minus those of the other, case by case. */
+  differences: Record<string, Partial<Record<MetricName, Estimate>>>;
 }
 
 /** One method on one stretch of a stream. */
@@ -137,13 +137,20 @@ function pointsOf(methods: readonly Measured[], options: SummaryOptions): Result
         gaps[name] = estimate(gapClosed(value, floor, ceiling));
       }
       for (const [other, { label }] of methods.entries()) {
-        const [here, there] = [own[options.primary], drawn[other]?.[options.primary]];
-        if (other === index || here === undefined || there === undefined) continue;
-        differences[label] = estimate(difference(here, there));
+        if (other !== index) differences[label] = differencesOf(own, drawn[other] ?? {});
       }
     }
   }
   return results;
+}
+
+function differencesOf(own: ReplicatedMetrics, other: ReplicatedMetrics): ResultPoint["differences"][string] {
+  const found: ResultPoint["differences"][string] = {};
+  for (const { name } of Object.values(METRICS)) {
+    const [here, there] = [own[name], other[name]];
+    if (here !== undefined && there !== undefined) found[name] = estimate(difference(here, there));
+  }
+  return found;
 }
 
 function summarizePoint(

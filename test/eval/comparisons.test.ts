@@ -88,11 +88,11 @@ describe("controls", () => {
         [concat, undefined],
         [`${concat},shuffled=true`, concat],
       ]);
+      const { primary } = result;
       const own = method(result, concat).points[0];
       const control = method(result, `${concat},shuffled=true`).points[0];
       expect(control.memory.slots).toBeGreaterThan(0);
-      const { primary } = result;
-      const apart = own.differences[`${concat},shuffled=true`];
+      const apart = own.differences[`${concat},shuffled=true`][primary] ?? expect.fail();
       expect(apart.value).toBeCloseTo(
         (own.metrics[primary]?.value ?? NaN) - (control.metrics[primary]?.value ?? NaN),
         9,
@@ -138,7 +138,7 @@ describe("streams under one budget", () => {
       for (const { differences, metrics } of points) {
         const place = points.findIndex((point) => point.differences === differences);
         const there = found[1 - index].points[place].metrics.perplexity?.value ?? NaN;
-        expect(differences[against].value).toBeCloseTo((metrics.perplexity?.value ?? NaN) - there, 9);
+        expect(differences[against].perplexity?.value).toBeCloseTo((metrics.perplexity?.value ?? NaN) - there, 9);
       }
       for (const { differences, perplexity } of curve) {
         expect(perplexity.low).toBeLessThanOrEqual(perplexity.high);

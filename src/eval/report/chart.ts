@@ -15,6 +15,8 @@ export interface ChartPoint {
 export interface Series {
   name: string;
   points: readonly ChartPoint[];
+  /** Which colour and dash; default: those of the series' place. Dashed lines share the colour of what they belong to. */
+  look?: { colour: number; dashed: boolean };
 }
 
 /** An axis and what stands beside it. */
@@ -35,8 +37,10 @@ export interface Chart {
   marks?: boolean;
 }
 
-const WIDTH = 720;
-const HEIGHT = 380;
+/** Width of a drawing, in its own units. */
+export const WIDTH = 720;
+/** Height of a drawing without its legend. */
+export const HEIGHT = 380;
 const MARGIN = { top: 16, right: 28, bottom: 48, left: 64 };
 
 /** Colours that remain apart for most kinds of colour blindness (Okabe and Ito). */
@@ -48,8 +52,15 @@ export function escapeText(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }
 
-/** The chart as an SVG element with its legend, for a page that defines the classes of {@link CHART_STYLE}. */
-export function drawChart({ title, x, y, series, marks = true }: Chart): string {
+/** The chart as an SVG element with its legend in markup, for a page that defines the classes of {@link CHART_STYLE}. */
+export function drawChart(chart: Chart): string {
+  const { title, series } = chart;
+  const svg = `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeText(title)}">${drawPlot(chart)}</svg>`;
+  return `<figure><figcaption>${escapeText(title)}</figcaption>${svg}${drawLegend(series)}</figure>`;
+}
+
+/** Axes and lines alone, as parts of an SVG element. */
+export function drawPlot({ x, y, series, marks = true }: Chart): string {
   const right = WIDTH - MARGIN.right;
   const bottom = HEIGHT - MARGIN.bottom;
   const horizontal = x.scale([MARGIN.left, right]);
@@ -69,18 +80,21 @@ export function drawChart({ title, x, y, series, marks = true }: Chart): string 
     `<text class="axis" text-anchor="middle" transform="translate(16 ${(MARGIN.top + bottom) / 2}) rotate(-90)">${escapeText(y.label)}</text>`,
     ...series.map((line, index) => drawSeries(line, index, horizontal, vertical, marks)),
   ];
-  const svg = `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeText(title)}">${parts.join("")}</svg>`;
-  return `<figure><figcaption>${escapeText(title)}</figcaption>${svg}${drawLegend(series)}</figure>`;
+  return parts.join("");
 }
 
-function look(index: number): { colour: string; dash: string } {
+/** Colour and dash of a series at this place; `dash` is an attribute with a space before it, or nothing. */
+export function lookOf(series: Series, place: number): { colour: string; dash: string } {
+  const index = series.look?.colour ?? place;
   const colour = COLOURS[index % COLOURS.length] as string;
-  const dash = DASHES[Math.floor(index / COLOURS.length) % DASHES.length] as string;
+  const turn = Math.floor(index / COLOURS.length) + Number(series.look?.dashed ?? false);
+  const dash = DASHES[turn % DASHES.length] as string;
   return { colour, dash: dash === "" ? "" : ` stroke-dasharray="${dash}"` };
 }
 
-function drawSeries({ points }: Series, index: number, x: Scale, y: Scale, marks: boolean): string {
-  const { colour, dash } = look(index);
+function drawSeries(series: Series, index: number, x: Scale, y: Scale, marks: boolean): string {
+  const { points } = series;
+  const { colour, dash } = lookOf(series, index);
   const shown = points.filter((point) => Number.isFinite(point.y));
   const place = (point: ChartPoint, value = point.y): string => `${round(x.at(point.x))},${round(y.at(value))}`;
   const ranged = shown.filter(({ low, high }) => Number.isFinite(low) && Number.isFinite(high));
@@ -99,10 +113,10 @@ function drawSeries({ points }: Series, index: number, x: Scale, y: Scale, marks
 }
 
 function drawLegend(series: readonly Series[]): string {
-  const items = series.map(({ name }, index) => {
-    const { colour, dash } = look(index);
+  const items = series.map((line, index) => {
+    const { colour, dash } = lookOf(line, index);
     const key = `<svg class="key" viewBox="0 0 24 8" aria-hidden="true"><line stroke="${colour}" stroke-width="3"${dash} x1="0" x2="24" y1="4" y2="4"/></svg>`;
-    return `<li>${key}${escapeText(name)}</li>`;
+    return `<li>${key}${escapeText(line.name)}</li>`;
   });
   return `<ul class="legend">${items.join("")}</ul>`;
 }

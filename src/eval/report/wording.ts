@@ -1,6 +1,7 @@
 /** @file How reports name evaluations and write measures. */
 import type { Estimate } from "../bootstrap.js";
 import type { MetricName } from "../metrics.js";
+import type { MethodResult } from "../result.js";
 import type { EvaluationName } from "../tasks/task.js";
 
 /** What people read about each evaluation. */
@@ -42,4 +43,9 @@ export function formatShare({ value, low, high }: Estimate): string {
   if (![value, low, high].every((end) => Number.isFinite(end))) return "–";
   const percent = (share: number): string => `${(100 * share).toFixed(0)}%`;
   return low === high ? percent(value) : `${percent(value)} [${percent(low)}, ${percent(high)}]`;
+}
+
+/** The name of a method in reports; a control is named after what it controls. */
+export function labelOf({ label, controlOf }: Pick<MethodResult, "label" | "controlOf">): string {
+  return controlOf === undefined ? label : `${controlOf}, another sample's memory`;
 }
