@@ -5,6 +5,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { beforeAll, expect, test } from "vitest";
 
 import { loadModel } from "#precis/index.js";
+import { loadAdapter } from "#precis/weights/adapter.js";
+import { readJsonObject } from "#precis/weights/files.js";
 import type { MetricsLine } from "#precis/train/run-directory.js";
 import { writeTinyData } from "../data/tiny-data.js";
 import { writeRandomModel } from "../reference/random-model.js";
@@ -125,6 +127,40 @@ test("a run that distils reports the distance to its teacher beside the loss", a
   expect(lines.every(({ distillLoss }) => distillLoss !== undefined && distillLoss > 0)).toBe(true);
   // The same data: only what is learned from them differs.
   expect(lines[0].loss).toBeCloseTo(metricsOf("whole")[0].loss, 5);
+});
+
+test("training goes on from an adapter of the same shape, and refuses others by what differs", async () => {
+  const lora = ["--method", "ccm-merge", "--targets", "all", "--steps", "2"];
+  const first = await precis(command("first", ...lora));
+  expect(first.code, first.stderr).toBe(0);
+  const from = ["--init-adapter", path("first", "adapter")];
+  // No learning: what comes out is what went in, whatever the alpha.
+  const same = await precis(command("same", ...lora, ...from, "--learning-rate", "0", "--alpha", "32"));
+  expect(same.code, same.stderr).toBe(0);
+  const load = async (output: string) => {
+    const { precis: card } = await readJsonObject(path(output, "adapter", "adapter_config.json"), "");
+    const base = { fingerprint: (card as { base: string }).base, hiddenSize: 32 };
+    const { config, lora: pairs, compEmbeddings } = await loadAdapter(path(output, "adapter"), base);
+    return { alpha: config.alpha, pairs: [...pairs], compEmbeddings };
+  };
+  const [before, after] = [await load("first"), await load("same")];
+  expect([before.alpha, after.alpha]).toEqual([8, 32]);
+  expect(before.pairs).toHaveLength(2 * 7);
+  expect(after.compEmbeddings).toEqual(before.compEmbeddings);
+  expect(after.pairs).toEqual(before.pairs);
+  const mistakes: [string[], RegExp][] = [
+    [["--rank", "8"], /has rank 4, the run 8/],
+    [["--targets", "qkvo"], /has a LoRA on layers\.0\.mlp\.\w+, which the run does not train/],
+    [["--comp-tokens", "3"], /has 2 COMP tokens, the run 3/],
+  ];
+  for (const [flags, says] of mistakes) {
+    const run = await precis(command("other", ...lora, ...from, ...flags));
+    expect(run.stderr).toMatch(says);
+  }
+  const fewer = await precis(command("narrow", "--method", "ccm-merge", "--steps", "2"));
+  expect(fewer.code).toBe(0);
+  const wider = await precis(command("wide", ...lora, "--init-adapter", path("narrow", "adapter")));
+  expect(wider.stderr).toMatch(/has no LoRA on layers\.0\.mlp\.\w+, which the run trains/);
 });
 
 test("mistakes are named, and nothing is left behind", async () => {

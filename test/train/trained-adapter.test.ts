@@ -6,6 +6,8 @@ import { join } from "node:path";
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { loraTargets } from "#precis/cli/train/mode.js";
+import type { LoraTarget } from "#precis/models/decoder.js";
 import { loadModel, type LanguageModel } from "#precis/index.js";
 import { compTokenIds, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
 import { saveTrainedAdapter } from "#precis/train/save-adapter.js";
@@ -59,10 +61,14 @@ interface Pair {
 }
 
 /** Trains one step, saves the adapter, and compares the losses of every sample. */
-async function expectSameLosses({ model, tiny, scratch }: Pair, mode: ParallelMode): Promise<void> {
+async function expectSameLosses(
+  { model, tiny, scratch }: Pair,
+  mode: ParallelMode,
+  targets: readonly LoraTarget[] = loraTargets({ targets: "qkvo" }),
+): Promise<void> {
   const directory = mkdtempSync(join(scratch, "adapter-"));
   const layouts = SAMPLES.map((sample) => layoutOf(sample, mode));
-  const spec = specFor(mode, 1, Math.max(...layouts.map(({ seq }) => seq)));
+  const spec = { ...specFor(mode, 1, Math.max(...layouts.map(({ seq }) => seq))), targets };
   await using trainer = await tiny.trainer(spec);
   // Away from the starting values, as training goes.
   await trainer.takeStep([padLayouts([layouts[0]], { length: spec.seq })], 0.05);
@@ -104,6 +110,10 @@ describe.each(RANDOM_MODELS)("%s", (_name, architecture, config) => {
   const aloneWithSink = { ...MODES["merge, each step alone"], sink: true } as ParallelMode;
   const cases = Object.entries({ ...MODES, "merge, sink and each step alone": aloneWithSink });
   test.each(cases)("%s", (_mode, mode) => expectSameLosses(pair, mode));
+
+  test.each(["concat, recursive", "merge, recursive", "gist", "full"])("%s, a LoRA on the MLP as well", (mode) =>
+    expectSameLosses(pair, MODES[mode], loraTargets({ targets: "all" })),
+  );
 });
 
 describe.skipIf(goldenDirectory("hf") === undefined).each(["gemma3", "qwen2", "phi3"])("%s", (family) => {

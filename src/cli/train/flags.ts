@@ -25,6 +25,7 @@ export interface TrainFlags {
   rank?: number;
   alpha?: number;
   targets: string;
+  initAdapter?: string;
   steps: number;
   rows: number;
   rowLength: number;
@@ -116,7 +117,8 @@ export function addTrainOptions(command: Command): Command {
     )
     .option("--rank <r>", "LoRA rank; default 8, or 16 on plain text", wholeNumber)
     .option("--alpha <a>", "LoRA alpha; default twice the rank", number)
-    .option("--targets <names>", "projections that get a LoRA", "q_proj,k_proj,v_proj,o_proj")
+    .option("--targets <names>", "projections that get a LoRA; qkvo, mlp and all stand for several", "qkvo")
+    .option("--init-adapter <dir>", "start from this adapter instead of fresh values; it must have the same shape")
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
     .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
     .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)

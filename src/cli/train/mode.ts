@@ -122,10 +122,21 @@ export function methodOptions({
   }
 }
 
-/** The projections that get a LoRA, as the decoder names them. */
-export function loraTargets({ targets }: TrainFlags): LoraTarget[] {
-  return targets.split(",").map((name): LoraTarget => {
-    const block = ["gate_proj", "up_proj", "down_proj"].includes(name) ? "mlp" : "self_attn";
+const ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"];
+const MLP = ["gate_proj", "up_proj", "down_proj"];
+const TARGET_GROUPS: ReadonlyMap<string, readonly string[]> = new Map([
+  ["qkvo", ATTENTION],
+  ["mlp", MLP],
+  ["all", [...ATTENTION, ...MLP]],
+]);
+
+/** The projections that get a LoRA, as the decoder names them, each once and in its order. */
+export function loraTargets({ targets }: Pick<TrainFlags, "targets">): LoraTarget[] {
+  const names = new Set(targets.split(",").flatMap((name) => TARGET_GROUPS.get(name) ?? [name]));
+  const known = [...ATTENTION, ...MLP].filter((name) => names.has(name));
+  const others = [...names].filter((name) => !known.includes(name));
+  return [...known, ...others].map((name): LoraTarget => {
+    const block = MLP.includes(name) ? "mlp" : "self_attn";
     return `${block}.${name}` as LoraTarget;
   });
 }

@@ -1,6 +1,6 @@
 /** @file From the options of `precis train` to a training run. */
 import { EpisodeSampler, type SampleOptions } from "../../data/sample.js";
-import { openBaseModel } from "../../train/base-model.js";
+import { openBaseModel, type BaseModel } from "../../train/base-model.js";
 import { workerBatches } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
 import { isTextMode } from "../../train/text-layout.js";
@@ -8,9 +8,16 @@ import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
 import { sumTokenIds } from "../../train/parallel-layout.js";
 import type { DistilledBatch } from "../../train/training-batch.js";
-import { initialParameters, layoutParameters } from "../../train/parameters.js";
+import { parametersOfAdapter } from "../../train/adapter-start.js";
+import {
+  initialParameters,
+  layoutParameters,
+  type ParameterLayout,
+  type ParameterSpec,
+} from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
+import { loadAdapter } from "../../weights/adapter.js";
 import { resolveModel } from "../../weights/hub.js";
 import { first, mixture, openHeldOut, portable } from "./data.js";
 import type { TrainFlags } from "./flags.js";
@@ -33,6 +40,20 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
   return { most: estimateLabelBudget(layouts, rows, rowLength), surplus, seed };
 }
 
+/** Where training starts from, and the fingerprint of the adapter that it is taken from, if it is. */
+async function startingValues(
+  { initAdapter, seed }: TrainFlags,
+  { config, fingerprint, embedding }: BaseModel,
+  layout: ParameterLayout,
+  parameters: ParameterSpec,
+  loraScale: number,
+): Promise<{ values: () => Float32Array; fingerprint?: string }> {
+  if (initAdapter === undefined) return { values: () => initialParameters(config, layout, seed, embedding) };
+  const adapter = await loadAdapter(initAdapter, { fingerprint, hiddenSize: config.hiddenSize });
+  const values = parametersOfAdapter(adapter, config.layerCount, layout, parameters, loraScale);
+  return { values: () => values, fingerprint: adapter.fingerprint };
+}
+
 /** The run that the options describe. */
 export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<DistilledBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
@@ -41,6 +62,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
   const isText = isTextMode(mode);
   const parameters = { rank, targets: loraTargets(flags), compTokens };
   const layout = layoutParameters(model.config, parameters);
+  const start = await startingValues(flags, model, layout, parameters, alpha / rank);
   const sample: SampleOptions = {
     dataDir: flags.data,
     tokenizer: model.tokenizer,
@@ -89,7 +111,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
       optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip },
       engine,
     },
-    initialParameters: () => initialParameters(config, layout, flags.seed, model.embedding),
+    initialParameters: start.values,
     tokensPerBatch: flags.rows * flags.rowLength,
     schedule: { learningRate: flags.learningRate, steps: flags.steps, warmupRatio: flags.warmup, kind: flags.schedule },
     accumulation,
@@ -112,6 +134,8 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
       alpha,
       labelBudget: budget.most,
       accumulation,
+      targets: parameters.targets,
+      initAdapter: start.fingerprint,
       model: undefined,
       data: undefined,
       sources: sampler.sources.map(({ name }) => name),
