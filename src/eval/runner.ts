@@ -16,6 +16,7 @@ import { otherContext } from "./shuffled.js";
 import { conversationTask } from "./tasks/conversation.js";
 import { multiTask } from "./tasks/multi-task.js";
 import { personalizationTask } from "./tasks/personalization.js";
+import { recallTask } from "./tasks/recall.js";
 import {
   beginnings,
   DEFAULT_LENGTHS,
@@ -63,7 +64,7 @@ export interface EvaluationProgress {
   total: number;
 }
 
-const CASE_TASKS: readonly CaseTask[] = [conversationTask, multiTask, personalizationTask];
+const CASE_TASKS: readonly CaseTask[] = [conversationTask, multiTask, personalizationTask, recallTask];
 
 /** A method, checked and described, and the working time spent on it. */
 interface Entry {
@@ -131,7 +132,7 @@ async function evaluateCases(
   }
   const { maxPositions } = model.info;
   const cases = await task.buildCases({
-    dataDir: requireData(options),
+    dataDir: task.makesData === true ? "" : requireData(options),
     pieces: new ChatPieces(tokenizer, template),
     maxPositions,
     steps: ascending(options.steps ?? task.defaultSteps),

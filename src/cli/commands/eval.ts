@@ -40,6 +40,7 @@ const HELP = `
 Examples:
   $ precis eval conversation --data DIR --method none --method full --method sliding-window,window=64
   $ precis eval multi-task --data DIR --method full --method none --method ccm-concat:my-adapter --report out.html
+  $ precis eval recall --method none --method full --method ccm-concat:my-adapter --shuffled
   $ precis eval streaming --data DIR --method sliding-window,budget=160 --method streaming,budget=160 --limit 1
 
 A method is name[:adapterDir][,option=value…]; see "precis methods". Without a directory, a method that needs an adapter
@@ -53,6 +54,7 @@ Evaluations, their default steps, and what --limit counts:
   multi-task       accuracy after 1,2,4,8,16 demonstrations of tasks never trained on; questions per task
   personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; users' questions per source
   streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
+  recall           accuracy on a random fact that came 1,2,4,8,16 time steps ago; contexts. Needs no --data
 
 With the methods none and full, the gap between them that each other method closes is shown as well. --json adds the
 differences between all methods, each with its interval, case by case.
@@ -64,7 +66,7 @@ export function evalCommand(): Command {
     .description("measure what memories keep of their context, on held-out data")
     .addArgument(new Argument("<evaluation>", "what to measure").choices(EVALUATIONS));
   return addModelOptions(command)
-    .option("--data <dir>", "folder or file of data")
+    .option("--data <dir>", "folder or file of data; every evaluation but recall needs it")
     .option("--method <spec>", "method to evaluate; may be repeated (default: none and full)", addMethod)
     .option("--shuffled", "also every method with another sample's memory")
     .option("--steps <list>", "time steps, or lengths of a stream, separated by commas", stepList)

@@ -26,6 +26,11 @@ export const ABOUT: Readonly<Record<EvaluationName, { title: string; text: strin
     text: "Perplexity of books never trained on, read under a memory that does not grow.",
     step: "tokens read",
   },
+  recall: {
+    title: "Recall",
+    text: "Accuracy on one of many random facts, one of which came with each time step; four options, so chance is 0.25.",
+    step: "time steps since the fact",
+  },
 };
 
 /** `"0.458"`, `"12.5"`: as many digits as a reader can use. */

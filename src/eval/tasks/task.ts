@@ -4,14 +4,15 @@ import type { Setting } from "../../data/episode.js";
 import type { EvaluationCase } from "../case.js";
 import type { MetricName } from "../metrics.js";
 
-/** The four evaluations. */
-export const EVALUATIONS = ["conversation", "multi-task", "personalization", "streaming"] as const;
+/** Every evaluation. */
+export const EVALUATIONS = ["conversation", "multi-task", "personalization", "streaming", "recall"] as const;
 
 /** Name of an evaluation. */
 export type EvaluationName = (typeof EVALUATIONS)[number];
 
 /** What cases are made of. */
 export interface CaseOptions {
+  /** Nothing for tasks that make their own data. */
   dataDir: string;
   pieces: ChatPieces;
   /** Most tokens of context and question; the model's limit. */
@@ -33,6 +34,8 @@ export interface CaseOptions {
 export interface CaseTask {
   name: EvaluationName;
   setting: Setting;
+  /** Needs no folder of data. */
+  makesData?: boolean;
   defaultSteps: readonly number[];
   defaultLimit: number;
   /** The measure that comes first in tables and plots. */
