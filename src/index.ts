@@ -6,6 +6,7 @@ export { MEMORY_METHODS } from "./memory/registry.js";
 export type { MemoryStats } from "./memory/session.js";
 export type { SnapshotPrecision } from "./memory/snapshot.js";
 export type { Device } from "./runtime/device.js";
+export { sentinelIds } from "./sentinel/sentinel-tokens.js";
 export { LanguageModel, loadModel, type LoadOptions } from "./runtime/model.js";
 export type {
   AdapterInfo,

@@ -185,6 +185,23 @@ export class KvRow {
     return copy;
   }
 
+  /** Another row with the slots [start, end) of this one and a store of its own. */
+  slice(start: number, end: number): KvRow {
+    const part = new KvRow(this.shape, roomFor(end - start));
+    const { layers, kvHeads, headDim } = this.shape;
+    for (let layer = 0; layer < layers; layer++) {
+      for (const [target, source] of part.#pairs(layer, this.#store)) {
+        for (let head = 0; head < kvHeads; head++) {
+          const from = this.#store.offset(this.#index, head, start);
+          target.set(source.subarray(from, from + (end - start) * headDim), part.#store.offset(0, head, 0));
+        }
+      }
+    }
+    part.#positions = this.#positions.slice(start, end);
+    part.#kinds = this.#kinds.slice(start, end);
+    return part;
+  }
+
   /** The contents of the slots in use. */
   export(): RowContents {
     const { layers, kvHeads, headDim } = this.shape;

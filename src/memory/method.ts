@@ -1,5 +1,6 @@
 /** @file What a memory method is: options, and what it does with the cache as tokens come in and steps end. */
 import { PrecisError } from "../errors.js";
+import type { Span } from "../sentinel/sentinel-tokens.js";
 import type { MemorySession } from "./session.js";
 
 /** A value that a method option may take. */
@@ -48,8 +49,19 @@ export interface MemoryBehavior {
   runLength?(session: MemorySession): number;
   /** Restricts what fed tokens see; default: everything before them. */
   visible?(session: MemorySession, purpose: FeedPurpose, positions: readonly number[]): Visibility | undefined;
-  /** Called after each run, with the new rows in the cache. */
-  afterRun?(session: MemorySession): Promise<void>;
+  /** Inputs may mark spans (`<CL>…<CR>`), which are handed to `beforeRun`. */
+  readonly readsMarks?: boolean;
+  /** Refuses marked spans of an input before any work. */
+  checkMarks?(session: MemorySession, ids: readonly number[], marks: readonly Span[]): void;
+  /**
+   * Called before each run with the tokens that are to be read, and at the end of an input with none of them; may change
+   * the cache. A method that has it must see every token, so inputs are not read side by side.
+   * @param marks spans that the input marks, as ranges of `waiting`; below 0 lies what was read already
+   * @returns how many of `waiting` the run may take at most
+   */
+  beforeRun?(session: MemorySession, waiting: readonly number[], marks: readonly Span[]): Promise<number>;
+  /** Called after each run, with the rows of `ids` in the cache. */
+  afterRun?(session: MemorySession, ids: readonly number[]): Promise<void>;
   /** Ends a time step: the open rows, from `session.openStart` on, become memory. */
   closeStep?(session: MemorySession): Promise<void>;
 }
@@ -66,6 +78,8 @@ export interface MemoryMethod {
   readonly options: Readonly<Record<string, OptionSpec>>;
   /** KV positions that are ever needed at once beyond the option `window`, for methods that this option bounds. */
   readonly beyondWindow?: (compTokens: number) => number;
+  /** Whether a stored state can belong to a row of so many slots; default: any can. */
+  fits?(state: Readonly<Record<string, unknown>>, slots: number): boolean;
   create(options: OptionValues, state?: Record<string, unknown>): MemoryBehavior;
 }
 

@@ -6,7 +6,10 @@ import { ccmMerge } from "./methods/ccm-merge.js";
 import { compressive } from "./methods/compressive.js";
 import { full } from "./methods/full.js";
 import { gist } from "./methods/gist.js";
+import { local } from "./methods/local.js";
 import { none } from "./methods/none.js";
+import { scattered } from "./methods/scattered.js";
+import { sentinel } from "./methods/sentinel.js";
 import { slidingWindow } from "./methods/sliding-window.js";
 import { streaming } from "./methods/streaming.js";
 import { streamingCcm } from "./methods/streaming-ccm.js";
@@ -22,6 +25,9 @@ export const MEMORY_METHODS: readonly MemoryMethod[] = [
   gist,
   compressive,
   streamingCcm,
+  sentinel,
+  local,
+  scattered,
 ];
 
 /** @throws METHOD_UNKNOWN */

@@ -6,6 +6,8 @@ import { effectiveLayerType } from "../models/decoder.js";
 import type { RotaryConfig } from "../models/rotary.js";
 import type { DecoderRunner, ForwardResult, SequenceInput } from "../runtime/decoder-runner.js";
 import type { LoadedAdapter } from "../runtime/loaded-adapter.js";
+import type { Span } from "../sentinel/sentinel-tokens.js";
+import { TokenWords } from "../text/token-words.js";
 import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues, Visibility } from "./method.js";
 
 /** What a memory holds and what it saves. */
@@ -45,6 +47,8 @@ export interface FeedOptions {
   purpose: FeedPurpose;
   /** Which logits to hand to `onLogits`. */
   logits: "none" | "last" | "all";
+  /** Ranges of the tokens that are marked as spans, for methods that read marks. */
+  marks?: readonly Span[];
   /** Gets the logits of each run: [tokens, vocab] for tokens from `start` on. */
   onLogits?: (logits: Float32Array, start: number) => void;
   /** Called before each run; throws to stop. */
@@ -73,6 +77,8 @@ export class MemorySession {
   readonly method: MemoryMethod;
   readonly options: OptionValues;
   readonly adapter: LoadedAdapter | undefined;
+  /** Where words begin and sentences end, for methods that go by them. */
+  readonly words: TokenWords;
   readonly behavior: MemoryBehavior;
   readonly row: KvRow;
   /** Position of the next text token. */
@@ -94,6 +100,7 @@ export class MemorySession {
     options: OptionValues,
     adapter: LoadedAdapter | undefined,
     restored?: SessionState & { methodState: Record<string, unknown> },
+    words: TokenWords = new TokenWords(),
   ) {
     if (method.needsCompTokens && (adapter?.compTokens ?? 0) === 0) {
       throw new PrecisError("ADAPTER_MISMATCH", `The method ${method.name} needs an adapter with COMP tokens.`, {
@@ -105,6 +112,7 @@ export class MemorySession {
     this.method = method;
     this.options = options;
     this.adapter = adapter;
+    this.words = words;
     this.behavior = method.create(options, restored?.methodState);
     this.row = restored?.row ?? new KvRow(runner.shape);
     this.peakSlots = restored?.peakSlots ?? this.row.length;
@@ -134,9 +142,13 @@ export class MemorySession {
   async feed(ids: readonly number[], options: FeedOptions): Promise<void> {
     // Before any work, as there may be minutes of it.
     this.#ensurePositions(ids.length);
+    const { marks = [] } = options;
+    this.behavior.checkMarks?.(this, ids, marks);
     for (let start = 0; start < ids.length;) {
       options.check?.();
-      const length = Math.min(this.behavior.runLength?.(this) ?? Infinity, PREFILL_CHUNK, ids.length - start);
+      const waiting = ids.slice(start, start + PREFILL_CHUNK);
+      const ready = await this.beforeRun(waiting, marksFrom(marks, start));
+      const length = Math.min(this.behavior.runLength?.(this) ?? Infinity, ready, waiting.length);
       const piece = ids.slice(start, start + length);
       const last = start + length === ids.length;
       const logits = options.logits === "last" && !last ? "none" : options.logits;
@@ -147,8 +159,17 @@ export class MemorySession {
       if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
       start += length;
     }
+    if (marks.length > 0) await this.beforeRun([], marksFrom(marks, ids.length));
     // Whoever cancelled during the last run expects nothing to have happened.
     options.check?.();
+  }
+
+  /** Lets the method act before tokens are read. @returns how many of them the next run may take */
+  async beforeRun(waiting: readonly number[], marks: readonly Span[] = []): Promise<number> {
+    if (this.behavior.beforeRun === undefined) return waiting.length;
+    const ready = await this.behavior.beforeRun(this, waiting, marks);
+    this.openStart = Math.min(this.openStart, this.row.length);
+    return ready;
   }
 
   /**
@@ -182,7 +203,7 @@ export class MemorySession {
     this.tokensSeen += input.ids.length;
     this.openIds.push(...input.ids);
     if (purpose === "input") this.openPurpose = "input";
-    await this.behavior.afterRun?.(this);
+    await this.behavior.afterRun?.(this, input.ids);
     // A method that drops slots may have cut into the open step.
     this.openStart = Math.min(this.openStart, this.row.length);
   }
@@ -255,7 +276,7 @@ export class MemorySession {
   /** An independent copy. */
   fork(): MemorySession {
     const state = { ...this, row: this.row.clone(), methodState: structuredClone(this.behavior.state) };
-    return new MemorySession(this.runner, this.method, this.options, this.adapter, state);
+    return new MemorySession(this.runner, this.method, this.options, this.adapter, state, this.words);
   }
 
   stats(): MemoryStats {
@@ -295,6 +316,11 @@ export class MemorySession {
       },
     );
   }
+}
+
+/** Marks as ranges of the tokens from `start` on. */
+function marksFrom(marks: readonly Span[], start: number): Span[] {
+  return marks.map((mark) => ({ start: mark.start - start, end: mark.end - start }));
 }
 
 /** What a method lets tokens of a tree see, cut down to the tree. */

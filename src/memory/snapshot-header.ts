@@ -146,5 +146,6 @@ export function readHeader(raw: Readonly<Record<string, unknown>>, vocabSize: nu
   check("options", isRecord(options));
   const [found, resolved] = readMethod(method, options);
   check("methodState", isStateLike(methodState, found.create(resolved).state, isToken));
+  check("methodState", found.fits?.(methodState, slots) ?? true);
   return { ...header, options: resolved };
 }

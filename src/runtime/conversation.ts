@@ -1,8 +1,18 @@
 /** @file Turns what users give (text, messages, ids) into token ids, piece by piece as a conversation grows. */
 import { PrecisError } from "../errors.js";
 import type { ChatMessage } from "../text/chat-template.js";
+import type { Span } from "../sentinel/sentinel-tokens.js";
+import { readMarkedIds, readMarkedText, SPAN_CLOSE, SPAN_OPEN, type MarkedIds } from "../text/span-markers.js";
 import type { LoadedModel } from "./loaded-model.js";
 import type { MemoryInput } from "./protocol.js";
+
+/** What an input comes down to. */
+export interface ReadInput {
+  ids: number[];
+  messages: ChatMessage[];
+  /** Spans that the input marks. */
+  marks: Span[];
+}
 
 /** Messages kept for rendering the next ones; templates look at neighbours, not at the distant past. */
 const KEPT_MESSAGES = 8;
@@ -34,28 +44,32 @@ export class Conversation {
   messages: ChatMessage[];
   /** Whether anything was taken in, so that a beginning-of-text token goes in front only once. */
   started: boolean;
+  /** Whether `<CL>` and `<CR>` mark spans; else they are ordinary text. */
+  readonly #readsMarks: boolean;
 
-  constructor(model: LoadedModel, messages: readonly ChatMessage[] = [], started = false) {
+  constructor(model: LoadedModel, readsMarks = false, messages: readonly ChatMessage[] = [], started = false) {
     this.#model = model;
+    this.#readsMarks = readsMarks;
     this.messages = [...messages];
     this.started = started;
   }
 
   /** The time steps of an input: one per message, else one. Does not change the conversation. */
-  steps(input: MemoryInput): { ids: number[]; messages: ChatMessage[] }[] {
-    if (!isMessages(input)) return [{ ids: this.#plainIds(input), messages: [] }];
-    const steps: { ids: number[]; messages: ChatMessage[] }[] = [];
+  steps(input: MemoryInput): ReadInput[] {
+    if (!isMessages(input)) return [this.#plain(input)];
+    const steps: ReadInput[] = [];
     const previous = [...this.messages];
     let pending: ChatMessage[] = [];
     let failure: unknown;
     for (const message of input) {
       pending.push(message);
       try {
-        const ids = this.#renderedIds(pending, previous, false);
+        const { ids, spans: marks } = this.#rendered(pending, previous, false);
         previous.push(...pending);
-        if (ids.length > 0) steps.push({ ids, messages: pending });
+        if (ids.length > 0) steps.push({ ids, messages: pending, marks });
         pending = [];
       } catch (error) {
+        if (error instanceof PrecisError && error.code === "INPUT_INVALID") throw error;
         // Some templates render a system message only together with the user's next one.
         failure = error;
       }
@@ -65,9 +79,10 @@ export class Conversation {
   }
 
   /** The ids of an input that is to be answered: messages get the template's opening of an answer. */
-  prompt(input: MemoryInput): { ids: number[]; messages: ChatMessage[] } {
-    if (!isMessages(input)) return { ids: this.#plainIds(input), messages: [] };
-    return { ids: this.#renderedIds(input, this.messages, true), messages: [...input] };
+  prompt(input: MemoryInput): ReadInput {
+    if (!isMessages(input)) return this.#plain(input);
+    const { ids, spans: marks } = this.#rendered(input, this.messages, true);
+    return { ids, messages: [...input], marks };
   }
 
   /** The ids that the template puts after an answer, given the messages that it answered. */
@@ -93,15 +108,32 @@ export class Conversation {
   }
 
   fork(): Conversation {
-    return new Conversation(this.#model, this.messages, this.started);
+    return new Conversation(this.#model, this.#readsMarks, this.messages, this.started);
   }
 
-  #plainIds(input: Exclude<MemoryInput, readonly ChatMessage[]>): number[] {
-    if (typeof input !== "string") return this.#checkedIds(input);
+  #plain(input: Exclude<MemoryInput, readonly ChatMessage[]>): ReadInput {
+    const { ids, spans: marks } = typeof input === "string" ? this.#textIds(input) : this.#givenIds(input);
+    return { ids: this.#nonEmpty(ids), messages: [], marks };
+  }
+
+  #textIds(text: string): MarkedIds {
     const { tokenizer } = this.#model;
     if (tokenizer === undefined)
-      throw invalidInput("This model has no tokenizer, so text cannot be read.", input.slice(0, 50));
-    return this.#nonEmpty(tokenizer.encode(input, { addSpecialTokens: !this.started }));
+      throw invalidInput("This model has no tokenizer, so text cannot be read.", text.slice(0, 50));
+    return this.#marked(text, (piece, isFirst) =>
+      tokenizer.encode(piece, { addSpecialTokens: isFirst && !this.started }),
+    );
+  }
+
+  #givenIds(ids: readonly number[]): MarkedIds {
+    const marked = this.#readsMarks ? readMarkedIds(ids, this.#model.info.vocabSize) : { ids: [...ids], spans: [] };
+    return { ...marked, ids: this.#checkedIds(marked.ids) };
+  }
+
+  /** The ids of text; `<CL>` and `<CR>` become spans where they are read. */
+  #marked(text: string, encode: (piece: string, isFirst: boolean) => number[]): MarkedIds {
+    const has = this.#readsMarks && (text.includes(SPAN_OPEN) || text.includes(SPAN_CLOSE));
+    return has ? readMarkedText(text, encode) : { ids: encode(text, true), spans: [] };
   }
 
   #checkedIds(ids: readonly number[]): number[] {
@@ -116,14 +148,14 @@ export class Conversation {
     return ids;
   }
 
-  #renderedIds(
+  #rendered(
     messages: readonly ChatMessage[],
     previous: readonly ChatMessage[],
     addGenerationPrompt: boolean,
-  ): number[] {
+  ): MarkedIds {
     const { template, tokenizer } = this.#template();
     const text = template.renderTurn(this.#shielded(messages), this.#shielded(previous), { addGenerationPrompt });
-    return tokenizer.encode(text, { addSpecialTokens: false });
+    return this.#marked(text, (piece) => tokenizer.encode(piece, { addSpecialTokens: false }));
   }
 
   /** Messages whose text cannot pass for the template's own control tokens. */

@@ -56,7 +56,8 @@ export class DecodeLoop {
   }
 
   async #step(group: readonly Entry[]): Promise<void> {
-    const ready = group.flatMap((entry) => this.#prepare(entry));
+    const ready: Prepared[] = [];
+    for (const entry of group) ready.push(...(await this.#prepare(entry)));
     if (ready.length === 0) return;
     try {
       this.#share(ready.map(({ input }) => input.past));
@@ -75,10 +76,11 @@ export class DecodeLoop {
   }
 
   /** The next token of a generation that goes on; one that cannot fails alone. */
-  #prepare(entry: Entry): Prepared[] {
+  async #prepare(entry: Entry): Promise<Prepared[]> {
     const { generation } = entry;
     if (generation.finished !== undefined) return [];
     try {
+      await generation.session.beforeRun([generation.nextId]);
       return [{ entry, input: generation.session.nextInput([generation.nextId], "input") }];
     } catch (error) {
       this.#fail(entry, error);

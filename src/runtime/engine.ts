@@ -65,8 +65,9 @@ export class Engine {
       const chosen = findMethod(method ?? loaded?.adapter.method ?? "full");
       const trained = loaded?.adapter.method === chosen.name ? loaded.adapter.methodOptions : {};
       const resolved = resolveOptions(chosen, { ...trained, ...options });
-      const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter);
-      return this.#register(new MemoryEntry(session, new Conversation(model), loaded?.info));
+      const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter, undefined, model.words);
+      const conversation = new Conversation(model, session.behavior.readsMarks);
+      return this.#register(new MemoryEntry(session, conversation, loaded?.info));
     },
     append: ({ memory, input }, context) => this.#locked(memory, (entry) => this.#append(entry, input, context)),
     generate: ({ memory, input, options }, context) =>
@@ -120,9 +121,10 @@ export class Engine {
     const total = steps.reduce((sum, { ids }) => sum + ids.length, 0);
     let done = 0;
     await entry.transact(true, async (session) => {
-      for (const { ids } of steps) {
+      for (const { ids, marks } of steps) {
         const before = done;
         await session.append(ids, {
+          marks,
           check: () => throwIfAborted(interruption),
           onProgress: (fed) => emit({ type: "prompt-progress", done: before + fed, total }),
         });
@@ -140,7 +142,7 @@ export class Engine {
     options: GenerateOptions,
     { interruption, emit }: OperationContext,
   ): Promise<undefined> {
-    const { ids, messages } = entry.conversation.prompt(input);
+    const { ids, messages, marks } = entry.conversation.prompt(input);
     const remember = options.remember ?? true;
     const finish = await entry.transact(remember, async (session) => {
       const generation = new Generation(this.#loaded(), session, ids, options, interruption, emit);
@@ -148,6 +150,7 @@ export class Engine {
       await session.feed(ids, {
         purpose: "input",
         logits: "last",
+        marks,
         onLogits: (logits) => generation.accept(logits),
         check: () => throwIfAborted(interruption),
         onProgress: (done, total) => emit({ type: "prompt-progress", done, total }),
@@ -201,9 +204,14 @@ export class Engine {
     taps: readonly string[],
     interruption: Interruption,
   ): Promise<EngineOperations["forward"][1]> {
-    const { ids } = entry.conversation.prompt(input);
+    const { ids, marks } = entry.conversation.prompt(input);
     const { vocabSize } = this.#loaded().info;
     if (taps.length > 0) {
+      if (marks.length > 0) {
+        throw new PrecisError("INPUT_INVALID", "Taps come from one pass, in which no span can be compressed.", {
+          nextStep: "Leave the marks out, or append what is marked first.",
+        });
+      }
       // Taps come from one pass, so that their axes are those of the whole input.
       const session = entry.session.fork();
       const result = await session.runner.forward([session.nextInput(ids, "input")], {
@@ -218,7 +226,8 @@ export class Engine {
     const onLogits: FeedOptions["onLogits"] = (part, start) =>
       logits.set(part, which === "all" ? start * vocabSize : 0);
     await entry.transact(false, async (session) => {
-      await session.feed(ids, { purpose: "input", logits: which, onLogits, check: () => throwIfAborted(interruption) });
+      const check = (): void => throwIfAborted(interruption);
+      await session.feed(ids, { purpose: "input", logits: which, marks, onLogits, check });
       return { ids, result: undefined };
     });
     return { logits, tokens, vocabSize, taps: {}, ids };
@@ -229,13 +238,14 @@ export class Engine {
     input: MemoryInput,
     { interruption, emit }: OperationContext,
   ): Promise<Float32Array> {
-    const { ids } = entry.conversation.prompt(input);
+    const { ids, marks } = entry.conversation.prompt(input);
     const { vocabSize } = this.#loaded().info;
     const nll = new Float32Array(ids.length - 1);
     await entry.transact(true, async (session) => {
       await session.feed(ids, {
         purpose: "input",
         logits: "all",
+        marks,
         check: () => throwIfAborted(interruption),
         onProgress: (done, total) => emit({ type: "prompt-progress", done, total }),
         onLogits: (logits, start) => {
@@ -264,9 +274,10 @@ export class Engine {
     const { shape } = model.runner;
     const restored = decodeSnapshot(bytes, model.identity(adapter), { shape, vocabSize: model.info.vocabSize });
     if (present !== undefined) refuseOtherMethod(restored, present.session);
-    const session = new MemorySession(model.runner, findMethod(restored.method), restored.options, adapter, restored);
+    const method = findMethod(restored.method);
+    const session = new MemorySession(model.runner, method, restored.options, adapter, restored, model.words);
     const { messages, started } = restored.messages;
-    const conversation = new Conversation(model, messages, started);
+    const conversation = new Conversation(model, session.behavior.readsMarks, messages, started);
     const entry = new MemoryEntry(session, conversation, loaded?.info ?? present?.adapterInfo, restored.tokenChain);
     if (present === undefined || memory === undefined) return this.#register(entry);
     return present.exclusive(async () => {

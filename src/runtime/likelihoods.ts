@@ -50,7 +50,8 @@ function plan(
   session: MemorySession,
   asked: readonly Continuations[],
 ): { whole: Branches[][]; stepwise: readonly number[] } {
-  const runLength = session.behavior.runLength?.(session) ?? Infinity;
+  const { behavior } = session;
+  const runLength = behavior.beforeRun === undefined ? (behavior.runLength?.(session) ?? Infinity) : 0;
   const whole: Branches[][] = [];
   const stepwise: number[] = [];
   let room = 0;

@@ -15,6 +15,7 @@ import {
 } from "../models/decoder-weights.js";
 import { readDecoderConfig } from "../models/registry.js";
 import { ChatTemplate } from "../text/chat-template.js";
+import { TokenWords } from "../text/token-words.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { loadAdapter } from "../weights/adapter.js";
 import { findNonFiniteTensor, fingerprintCheckpoint, openCheckpoint, type Checkpoint } from "../weights/checkpoint.js";
@@ -96,6 +97,8 @@ export class LoadedModel implements AsyncDisposable {
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
   readonly generationConfig: Readonly<Record<string, unknown>>;
+  /** Where words begin in token ids. */
+  readonly words: TokenWords;
   readonly #rotary: string;
   readonly #adapters = new Map<string, Promise<{ adapter: LoadedAdapter; info: AdapterInfo }>>();
 
@@ -110,6 +113,7 @@ export class LoadedModel implements AsyncDisposable {
     this.runner = parts.runner;
     this.tokenizer = parts.tokenizer;
     this.template = parts.template;
+    this.words = new TokenWords(parts.tokenizer);
     this.generationConfig = parts.generationConfig;
     this.#rotary = rotaryDigest(parts.runner.config);
   }

@@ -61,7 +61,7 @@ export async function createFixture(
   };
 }
 
-const NEEDS_ADAPTER = /ccm|gist/;
+const NEEDS_ADAPTER = /ccm|gist|sentinel/;
 
 /** Every method as it is tried; options are small enough for a few dozen tokens to matter. */
 export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; label: string; slots?: number })[] = [
@@ -85,6 +85,13 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
     options: { window: 14, compress: 5, memory: 4, update: "merge" },
     slots: 14,
   },
+  { label: "sentinel", method: "sentinel", options: { span: 3 } },
+  { label: "sentinel, some spans", method: "sentinel", options: { policy: "every", span: 3, ratio: 0.4 } },
+  { label: "sentinel, sentences", method: "sentinel", options: { policy: "sentence", span: 4 } },
+  { label: "sentinel, what is older", method: "sentinel", options: { policy: "older", span: 3, window: 6 } },
+  { label: "sentinel, marked", method: "sentinel", options: { policy: "marked" } },
+  { label: "local", method: "local", options: { ratio: 0.6 } },
+  { label: "scattered", method: "scattered", options: { ratio: 0.6, seed: 3 } },
 ];
 
 /** Deterministic token ids of text: never a special token. */
