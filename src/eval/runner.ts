@@ -1,5 +1,4 @@
 /** @file Runs an evaluation: every method on the same cases, spread over as many workers as there are. */
-import { performance } from "node:perf_hooks";
 import { ChatPieces } from "../data/chat-pieces.js";
 import { PrecisError } from "../errors.js";
 import type { LanguageModel } from "../runtime/model.js";
@@ -8,6 +7,7 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { canonicalJson } from "../weights/files.js";
 import { withinBudget } from "./budget.js";
 import type { Observation } from "./case.js";
+import { journaled, type Journal } from "./journal.js";
 import type { MethodSpec } from "./method-spec.js";
 import { spread } from "./pool.js";
 import { summarize, type EvaluationResult, type MethodResult, type Observed } from "./result.js";
@@ -51,6 +51,8 @@ export interface EvaluationOptions {
   maxOptions?: number;
   /** Resamples for confidence intervals; default 1000. */
   replicates?: number;
+  /** Where finished cases are noted, and looked up instead of being run again. */
+  journal?: Journal;
   signal?: AbortSignal;
   onProgress?: (progress: EvaluationProgress) => void;
 }
@@ -125,7 +127,8 @@ async function evaluateCases(
   task: CaseTask,
   tokenizer: Tokenizer,
 ): Promise<Found> {
-  const { model, helpers = [], seed = 0, only, maxOptions = 12, limit = task.defaultLimit, signal } = options;
+  const { model, helpers = [], seed = 0, only, maxOptions = 12, journal, signal } = options;
+  const { limit = task.defaultLimit } = options;
   const template = await ChatTemplate.load(model.info.directory, tokenizer);
   if (template === undefined) {
     throw new PrecisError("TEMPLATE_FAILED", "This model has no chat template.", { nextStep: "Evaluate streaming." });
@@ -156,7 +159,10 @@ async function evaluateCases(
         ? otherContext(cases, index, { acrossStrata: task.shuffleAcrossStrata, maxPositions })
         : undefined;
       const run = { model: worker, spec, bosId: tokenizer.bosId, signal: either };
-      return timed(result, () => runCase(run, evaluated, context));
+      const key = JSON.stringify([spec.label, evaluated.id]);
+      const { value, seconds } = await journaled(journal, key, () => runCase(run, evaluated, context));
+      result.seconds += seconds;
+      return value;
     },
     signal,
   );
@@ -172,7 +178,7 @@ async function evaluateStreams(
   entries: readonly Entry[],
   tokenizer: Tokenizer,
 ): Promise<Found> {
-  const { model, helpers = [], only, limit = DEFAULT_TEXTS, signal } = options;
+  const { model, helpers = [], only, limit = DEFAULT_TEXTS, journal, signal } = options;
   const lengths = ascending(options.steps ?? DEFAULT_LENGTHS);
   const length = lengths.at(-1) as number;
   const streams = await readStreams(tokenizer, { dataDir: requireData(options), length, limit, only });
@@ -194,8 +200,13 @@ async function evaluateStreams(
   const runs = await spread(
     [model, ...helpers],
     jobs,
-    (worker, { entry: { spec, result }, stream, onProgress }, either): Promise<StreamRun> =>
-      timed(result, () => runStream(worker, spec, stream, { signal: either, onProgress })),
+    async (worker, { entry: { spec, result }, stream, onProgress }, either): Promise<StreamRun> => {
+      const key = JSON.stringify([spec.label, stream.title]);
+      const work = (): Promise<StreamRun> => runStream(worker, spec, stream, { signal: either, onProgress });
+      const { value, seconds } = await journaled(journal, key, work);
+      result.seconds += seconds;
+      return value;
+    },
     signal,
   );
   const observed = entries.map(({ result }, index) => {
@@ -233,16 +244,6 @@ function adapterOf({
   compTokens,
 }: NonNullable<MethodResult["adapter"]>): NonNullable<MethodResult["adapter"]> {
   return { directory, fingerprint, compTokens };
-}
-
-/** Adds the time that `work` takes to the method's. */
-async function timed<Result>(result: Entry["result"], work: () => Promise<Result>): Promise<Result> {
-  const startedAt = performance.now();
-  try {
-    return await work();
-  } finally {
-    result.seconds += (performance.now() - startedAt) / 1000;
-  }
 }
 
 function refuseShuffledStreams(methods: readonly MethodSpec[]): void {

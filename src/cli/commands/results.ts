@@ -1,8 +1,9 @@
 /** @file `precis results`: measures what a plan lists, one file per setting, and writes the page of results from these files. */
-import { readFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { Command, Option } from "commander";
 import { PrecisError } from "../../errors.js";
+import { Journal } from "../../eval/journal.js";
 import type { MethodSpec } from "../../eval/method-spec.js";
 import { drawChartFile } from "../../eval/report/svg-file.js";
 import { chartsOf } from "../../eval/report/charts.js";
@@ -13,7 +14,7 @@ import { isCurrent, readStored, writeStored, type Provenance } from "../../eval/
 import { evaluate } from "../../eval/runner.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { WeightDType } from "../../runtime/protocol.js";
-import { isSystemError, writeFileAtomic } from "../../weights/files.js";
+import { canonicalJson, isSystemError, writeFileAtomic } from "../../weights/files.js";
 import { interruptible } from "../interrupt.js";
 import { findModel, wholeNumber } from "../model-options.js";
 import { openModels } from "../model-pool.js";
@@ -48,7 +49,7 @@ Examples:
 
 A plan lists settings: an evaluation, its methods with their adapters, time steps, how much data, and the seed. The files
 lie beside it, one NAME.json per setting. A setting is skipped if its file was measured with the same settings, model and
-adapters; --force measures it anyway. Every method but "none" is measured with another sample's memory too, unless the
+adapters; --force measures it anyway. A run that was cut off goes on from NAME.partial.jsonl. Every method but "none" is measured with another sample's memory too, unless the
 setting says "shuffled": false; streams have no such memory.
 
 In the page, what stands between <!-- results: NAME --> and <!-- end: NAME --> is written anew; the rest stays as it is.
@@ -123,6 +124,9 @@ async function measure(
       outcomes.push({ setting: setting.name, file, status: "kept", seconds: 0 });
       continue;
     }
+    const partial = join(dirname(flags.plan), `${setting.name}.partial.jsonl`);
+    if (flags.force === true) await rm(partial, { force: true });
+    const journal = await Journal.open(partial, canonicalJson(provenance));
     const startedAt = performance.now();
     const line = new ProgressLine();
     try {
@@ -138,10 +142,12 @@ async function measure(
         seed,
         only,
         maxOptions,
+        journal,
         signal,
         onProgress: ({ method, done, total }) => line.show(`${setting.name}, ${method}: ${done} of ${total}`),
       });
       await writeStored(file, provenance, result);
+      await journal.finish();
     } finally {
       line.end();
     }

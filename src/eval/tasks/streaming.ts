@@ -28,7 +28,8 @@ export interface Stream {
 
 /** What a method made of a stream. */
 export interface StreamRun {
-  nll: Float32Array;
+  /** Of every token after the first, in nats. */
+  nll: readonly number[];
   memory: MemorySize;
 }
 
@@ -63,7 +64,7 @@ export async function runStream(
   const nll = await memory.score(stream.ids, { signal, onProgress: ({ done }) => onProgress?.(done) });
   const { slots, tokensSeen: contextTokens } = await memory.stats();
   const peakSlots = await memory.peakSlots();
-  return { nll, memory: sizeOf({ slots, peakSlots, contextTokens }, model.info.bytesPerSlot) };
+  return { nll: [...nll], memory: sizeOf({ slots, peakSlots, contextTokens }, model.info.bytesPerSlot) };
 }
 
 /** Where a stretch of a stream begins and ends; its results are named by its end. */
@@ -96,7 +97,7 @@ export function streamObservations(
     const [slots, peakSlots] = [Math.min(memory.slots, to), Math.min(memory.peakSlots, to)];
     const size = sizeOf({ slots, peakSlots, contextTokens: to }, memory.fullBytes / memory.contextTokens);
     for (let start = from; start < to; start += BLOCK_TOKENS) {
-      const block = nll.subarray(start, Math.min(to, start + BLOCK_TOKENS));
+      const block = nll.slice(start, Math.min(to, start + BLOCK_TOKENS));
       observations.push({
         step: to,
         stratum: stream.title,

@@ -1,8 +1,10 @@
 /** @file The page of results: measured once, resumed, rendered from files alone, and written around by hand. */
-import { readFile, writeFile } from "node:fs/promises";
+import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { resultsCommand } from "#precis/cli/commands/results.js";
+import { Journal } from "#precis/eval/journal.js";
+import { canonicalJson } from "#precis/weights/files.js";
 import type { Estimate } from "#precis/eval/bootstrap.js";
 import { formatEstimate } from "#precis/eval/report/wording.js";
 import type { EvaluationResult, MethodResult } from "#precis/eval/result.js";
@@ -137,6 +139,37 @@ describe("measuring", () => {
     expect(await readFile(join(folder.path, "results.md"), "utf8")).toBe(before);
     await writeFile(join(folder.path, "results.md"), "no place");
     expect((await results("--render")).unplaced).toEqual(["talk", "streaming"]);
+  });
+
+  test("a run that was cut off goes on where it was, with the same numbers", async () => {
+    const file = join(folder.path, "results/talk.json");
+    const partial = join(folder.path, "results/talk.partial.jsonl");
+    const numbers = async (): Promise<unknown> => {
+      const { result } = JSON.parse(await readFile(file, "utf8")) as { result: EvaluationResult };
+      return result.methods.map(({ points }) => points);
+    };
+    await results("talk", "--data", data.path);
+    const whole = await numbers();
+    await expect(readFile(partial)).rejects.toMatchObject({ code: "ENOENT" });
+
+    const { setting, model, dtype, adapters } = JSON.parse(await readFile(file, "utf8")) as Record<string, unknown>;
+    const subject = canonicalJson({ setting, model, dtype, adapters });
+    const journal = await Journal.open(partial, subject);
+    // A perplexity that no case has, and a line that was cut off: the one shows that it was used, the other is done again.
+    const memory = { slots: 0, bytes: 0, peakSlots: 0, peakBytes: 0, contextTokens: 0, fullBytes: 0 };
+    const value = [{ step: 1, stratum: "open", cluster: "open/test-0", memory, nll: 10, tokens: 1 }];
+    for (const id of ["open/test-0", "open/test-1", "open/test-2", "open/test-3"]) {
+      journal.put(JSON.stringify(["none", id]), { value, seconds: 1 });
+    }
+    await appendFile(partial, '{"key":"[\\"full\\",\\"open/te');
+    await rm(file);
+    await results("talk", "--data", data.path);
+    const [none, ...others] = (await numbers()) as MethodResult["points"][];
+    expect(none[0].metrics.perplexity?.value).toBeCloseTo(Math.exp(10), 0);
+    expect(others.map(([{ metrics }]) => metrics)).toEqual(
+      (whole as MethodResult["points"][]).slice(1).map(([{ metrics }]) => metrics),
+    );
+    await expect(readFile(partial)).rejects.toMatchObject({ code: "ENOENT" });
   });
 
   test("what cannot be done is told", async () => {
