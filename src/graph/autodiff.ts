@@ -21,7 +21,7 @@ export const VJP_RULES: VjpRules = {
 };
 
 /** Ops whose output counts as a constant. */
-const CONSTANT_OPS: ReadonlySet<string> = new Set(["Equal", "ReduceMax", "Max", "Min"]);
+const CONSTANT_OPS: ReadonlySet<string> = new Set(["Equal", "Floor", "ReduceMax", "Max", "Min"]);
 
 /** Names of values that depend on any of `roots`, through ops that are not constants. */
 export function dependents(nodes: readonly GraphNode[], roots: readonly Value[]): Set<string> {

@@ -26,6 +26,8 @@ export interface DecoderGraphOptions {
   loraTargets?: readonly LoraTarget[];
   /** The update's matrices, where they are not inputs of their own: `a` [rank, in], `b` [out, rank]. */
   loraPair?: (layer: number, target: LoraTarget) => { a: Value; b: Value };
+  /** What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout. */
+  loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
   averaging?: boolean;
   /** Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`, `attention.N`. */
@@ -86,6 +88,7 @@ export class DecoderEmitter {
   readonly #weights: DecoderWeights;
   readonly #lora: ReadonlySet<string>;
   readonly #loraPair: DecoderGraphOptions["loraPair"];
+  readonly #loraInput: DecoderGraphOptions["loraInput"];
   readonly #taps: ReadonlySet<string>;
   readonly #bias = new Map<LayerType, Value>();
   readonly #cos = new Map<LayerType, Value>();
@@ -112,6 +115,7 @@ export class DecoderEmitter {
     this.#weights = weights;
     this.#lora = new Set(options.loraTargets);
     this.#loraPair = options.loraPair;
+    this.#loraInput = options.loraInput;
     this.#taps = new Set(options.taps);
     this.#unknownTaps = new Set(options.taps);
     const total = this.#cached ? sumDims(["past", dims.seq]) : dims.seq;
@@ -299,7 +303,8 @@ export class DecoderEmitter {
       a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures]),
       b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures, rank]),
     };
-    return add(graph, base, linear(graph, mul(graph, linear(graph, x, a), this.#gate), b));
+    const read = this.#loraInput?.(layer, name as LoraTarget, x) ?? x;
+    return add(graph, base, linear(graph, mul(graph, linear(graph, read, a), this.#gate), b));
   }
 
   #norm(x: Value, name: string): Value {

@@ -47,10 +47,10 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
     return new ParallelPass(parts, layout, session);
   }
 
-  async backward(batch: DistilledBatch, { parameters, accumulated }: BackwardInputs): Promise<BackwardResult> {
+  async backward(batch: DistilledBatch, { parameters, accumulated, draw }: BackwardInputs): Promise<BackwardResult> {
     const { config, spec } = this.#parts;
     const labels = batchLabels(batch);
-    const feeds = trainingFeeds(config, batch, spec, labels);
+    const feeds = trainingFeeds(config, batch, spec, labels, draw);
     feeds[TRAINING_IO.parameters] = parameters;
     feeds[TRAINING_IO.accumulated] = accumulated;
     const { loss, distillLoss, gradient } = TRAINING_IO;

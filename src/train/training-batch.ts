@@ -5,6 +5,7 @@ import { rotaryTable } from "../models/rotary.js";
 import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-session.js";
 import { PrecisError } from "../errors.js";
 import { MASKED_BIAS } from "./attention-mask.js";
+import { dropoutFeeds } from "./lora-dropout.js";
 import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
 import { teacherKnowsLabels, type TeacherBatch } from "./teacher-batch.js";
 import { TEACHER_IO } from "./teacher-graph.js";
@@ -140,6 +141,7 @@ function teacherFeeds(
 /**
  * Inputs of one forward and backward pass.
  * @param labels defaults to those of the batch
+ * @param draw names the random numbers of dropout; equal ones give equal numbers
  * @throws INPUT_INVALID if there are more labels than the graph takes, or distillation lacks the teacher's inputs
  */
 export function trainingFeeds(
@@ -147,8 +149,10 @@ export function trainingFeeds(
   batch: DistilledBatch,
   spec: TrainingGraphSpec,
   labels: BatchLabels = batchLabels(batch),
+  draw: number = 0,
 ): Feeds {
   const feeds = forwardFeeds(config, batch, spec, labels);
+  if (spec.dropout !== undefined) Object.assign(feeds, dropoutFeeds(config, spec, spec.dropout, draw));
   if (spec.distill === undefined) return feeds;
   const { teacher } = batch;
   if (teacher === undefined || !teacherKnowsLabels(batch.labels, teacher)) {

@@ -11,6 +11,7 @@ import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { crossEntropy, distillation } from "./losses.js";
+import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
 import { emitTeacher } from "./teacher-graph.js";
 
@@ -36,6 +37,8 @@ export interface TrainingGraphSpec extends ParameterSpec {
   recompute?: boolean;
   /** Learn from a teacher too; batches must then bring its inputs. */
   distill?: DistillOptions;
+  /** Drop inputs of the LoRA while training. */
+  dropout?: DropoutOptions;
 }
 
 /** Names of the inputs and outputs that a training graph has besides the decoder's. */
@@ -98,6 +101,7 @@ function emitForward(
   weights: DecoderWeights,
   layout: ParameterLayout,
   spec: TrainingGraphSpec,
+  dropout?: DropoutOptions,
 ): Forward {
   const { batch, seq, labels } = spec;
   const tensors = cutParameters(graph, graph.input(TRAINING_IO.parameters, "float32", [layout.size]), layout);
@@ -116,6 +120,7 @@ function emitForward(
         a: tensors.get(loraName("a", layer, target)) as Value,
         b: scaled.get(loraName("b", layer, target)) as Value,
       }),
+      ...(dropout === undefined ? {} : { loraInput: emitDropout(graph, config, spec, dropout) }),
       averaging: spec.averaging,
     },
   );
@@ -131,8 +136,8 @@ function emitForward(
 }
 
 /**
- * Builds the graph. Inputs: the decoder's (bias, rotary tables, gate, averaging), {@link TRAINING_IO}'s, and with
- * distillation the teacher's; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
+ * Builds the graph. Inputs: the decoder's (bias, rotary tables, gate, averaging), {@link TRAINING_IO}'s, with
+ * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
  * [parameters] each.
  */
 export function buildTrainingGraph(
@@ -145,7 +150,7 @@ export function buildTrainingGraph(
   const { distill } = spec;
   // Before the student, so that what it holds is free again when the student's activations pile up.
   const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec);
-  const forward = emitForward(graph, config, weights, layout, spec);
+  const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
   let objective = forward.loss;
   if (distill !== undefined && teacher !== undefined) {
     const { weight, temperature } = distill;
@@ -164,7 +169,7 @@ export function buildTrainingGraph(
   return graph;
 }
 
-/** The forward pass alone, for evaluation: no gradient, no teacher; the loss is its only output. */
+/** The forward pass alone, for evaluation: no gradient, no teacher, no dropout; the loss is its only output. */
 export function buildEvaluationGraph(
   config: DecoderConfig,
   weights: DecoderWeights,

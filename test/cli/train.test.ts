@@ -172,6 +172,7 @@ test("mistakes are named, and nothing is left behind", async () => {
     [["--method", "gist", "--mix", "poems=1"], /no setting "poems"/],
     [["--method", "gist", "--targets", "r_proj"], /r_proj/],
     [["--method", "gist", "--labels", "none"], /none/],
+    [["--method", "gist", "--lora-dropout", "1"], /"1" is not a number below 1/],
     [["--method", "gist", "--distill", "2"], /"2" is not a number from 0 to 1/],
     [["--method", "gist", "--distill-temperature", "0"], /"0" is not a number above 0/],
     [["--method", "gist", "--label-budget", "0"], /"0" is not a whole number/],

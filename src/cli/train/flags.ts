@@ -24,6 +24,7 @@ export interface TrainFlags {
   blockTokens?: number;
   rank?: number;
   alpha?: number;
+  loraDropout: number;
   targets: string;
   initAdapter?: string;
   steps: number;
@@ -64,6 +65,13 @@ export const share = (value: string): number => {
   const parsed = number(value);
   if (parsed >= 0 && parsed <= 1) return parsed;
   throw new PrecisError("OPTION_INVALID", `"${value}" is not a number from 0 to 1.`, { value });
+};
+
+/** A number from 0 to below 1. */
+const rate = (value: string): number => {
+  const parsed = share(value);
+  if (parsed < 1) return parsed;
+  throw new PrecisError("OPTION_INVALID", `"${value}" is not a number below 1.`, { value });
 };
 
 /** A number above 0. */
@@ -117,6 +125,7 @@ export function addTrainOptions(command: Command): Command {
     )
     .option("--rank <r>", "LoRA rank; default 8, or 16 on plain text", wholeNumber)
     .option("--alpha <a>", "LoRA alpha; default twice the rank", number)
+    .option("--lora-dropout <rate>", "share of the LoRA's inputs to drop while training, 0 to below 1", rate, 0.05)
     .option("--targets <names>", "projections that get a LoRA; qkvo, mlp and all stand for several", "qkvo")
     .option("--init-adapter <dir>", "start from this adapter instead of fresh values; it must have the same shape")
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)

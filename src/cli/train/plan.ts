@@ -101,6 +101,7 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     loraScale: alpha / rank,
     averaging: !isTextMode(mode) && sumTokenIds(mode).length > 0,
     recompute,
+    ...(flags.loraDropout > 0 ? { dropout: { rate: flags.loraDropout, seed: flags.seed } } : {}),
     ...(flags.distill > 0 ? { distill: { weight: flags.distill, temperature: flags.distillTemperature } } : {}),
   };
   return {

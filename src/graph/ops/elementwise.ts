@@ -46,6 +46,9 @@ export const log = (graph: GraphBuilder, x: Value): Value => unary(graph, "Log",
 /** √x */
 export const sqrt = (graph: GraphBuilder, x: Value): Value => unary(graph, "Sqrt", x);
 
+/** The largest whole number that is not above x; treated as a constant by differentiation */
+export const floor = (graph: GraphBuilder, x: Value): Value => unary(graph, "Floor", x);
+
 /** x · sigmoid(x), also called swish */
 export const silu = (graph: GraphBuilder, x: Value): Value => mul(graph, x, unary(graph, "Sigmoid", x));
 
