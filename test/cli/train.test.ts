@@ -188,3 +188,30 @@ test("mistakes are named, and nothing is left behind", async () => {
   });
   expect(existsSync(path("wrong", "state.safetensors"))).toBe(false);
 });
+
+test.each([
+  { method: "sentinel", compTokens: 2, options: { span: 12 } },
+  { method: "local", compTokens: 0, options: { ratio: 0.5 } },
+  { method: "scattered", compTokens: 0, options: { ratio: 0.5 } },
+])("$method learns from plain text with a LoRA at every token, and its memory takes the adapter", async (expected) => {
+  const { method, compTokens, options } = expected;
+  const text = ["--ratio", "0.1-0.9", "--block-tokens", "64", "--span-words", "12", "--row-length", "64"];
+  const { code, stderr } = await precis(command(method, "--method", method, ...text));
+  expect(code, stderr).toBe(0);
+  const config = await readJsonObject(path(method, "adapter", "adapter_config.json"), "");
+  expect(config.precis).toMatchObject({ method, compTokens, gated: false, options });
+  await using model = await loadModel(path("model"), { device: "cpu", threads: 1 });
+  const memory = await model.createMemory({ adapter: path(method, "adapter") });
+  const stats = await memory.append("a bb ccc dd e f ".repeat(20));
+  expect(stats.slots).toBeLessThan(stats.tokensSeen * 0.7);
+});
+
+test("sparse methods need a ratio, and a block must fit into a row", async () => {
+  const without = await precis(command("ratio", "--method", "sentinel"));
+  expect(without.code).not.toBe(0);
+  expect(without.stderr).toMatch(/needs --ratio.*--ratio 0\.1-0\.9/s);
+  const wrong = await precis(command("ratio", "--method", "local", "--ratio", "0.9-0.1"));
+  expect(wrong.stderr).toMatch(/"0\.9-0\.1" is not a ratio/);
+  const long = await precis(command("ratio", "--method", "local", "--ratio", "0.5", "--block-tokens", "400"));
+  expect(long.stderr).toMatch(/no room for a block of 400/);
+});

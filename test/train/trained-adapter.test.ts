@@ -10,6 +10,8 @@ import { loraTargets } from "#precis/cli/train/mode.js";
 import type { LoraTarget } from "#precis/models/decoder.js";
 import { loadModel, type LanguageModel } from "#precis/index.js";
 import { compTokenIds, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { layoutSpans, layoutText, type TextMode } from "#precis/train/text-layout.js";
+import { stableHash } from "#precis/data/random.js";
 import { saveTrainedAdapter } from "#precis/train/save-adapter.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";
 import { goldenDirectory } from "../golden/golden.js";
@@ -91,6 +93,52 @@ async function expectSameLosses(
   }
 }
 
+/** The same for a text: one parallel pass with spans, or sparse attention, against a memory that is given the text. */
+async function expectSameTextLosses({ model, tiny, scratch }: Pair, mode: TextMode): Promise<void> {
+  const directory = mkdtempSync(join(scratch, "adapter-"));
+  const ids = [1, ...textIds(59)];
+  const spans = [
+    [3, 9],
+    [9, 12],
+    [20, 26],
+    [50, 55],
+  ].map(([start, end]) => ({ start, end }));
+  const isSentinel = mode.method === "sentinel";
+  const layout = isSentinel
+    ? layoutSpans(ids, spans, mode)
+    : layoutText({ key: "text", ids, wordStarts: ids.map((_, i) => i) }, mode);
+  const spec = { ...specFor({ ...IDS, method: "full" }, 1, layout.seq), compTokens: isSentinel ? 2 : 0 };
+  await using trainer = await tiny.trainer(spec);
+  await trainer.takeStep([padLayouts([layout])], 0.05);
+  const { parameters } = await trainer.state();
+  const options = {
+    sentinel: { policy: "marked" },
+    local: { ratio: 0.7 },
+    scattered: { ratio: 0.7, seed: stableHash("text") },
+    text: undefined,
+  };
+  await saveTrainedAdapter(directory, tiny.base.config, spec, trainer.layout, parameters, {
+    alpha: spec.loraScale * spec.rank,
+    base: tiny.base.fingerprint,
+    trainingSummary: { steps: 1 },
+    ...(mode.method === "text" ? {} : { method: mode.method, methodOptions: options[mode.method], gated: false }),
+  });
+  const memory = await model.createMemory({ adapter: directory });
+  expect(memory.adapter?.gated).toBe(false);
+  const parallel = await trainer.evaluate(padLayouts([layout]));
+  const nll = await memory.score(Array.from(layout.inputIds));
+  expect(Math.abs(nll.reduce((sum, value) => sum + value, 0) / nll.length - parallel.loss)).toBeLessThan(TOLERANCE);
+  if (isSentinel) expect((await memory.stats()).slots).toBe(ids.length - (5 + 2 + 5 + 4));
+  await memory.dispose();
+}
+
+const TEXT_MODES: readonly TextMode[] = [
+  { ...IDS, method: "sentinel", blockTokens: 100, ratios: [0, 0], longest: 25 },
+  { ...IDS, method: "local", blockTokens: 100, ratios: [0.7, 0.7] },
+  { ...IDS, method: "scattered", blockTokens: 100, ratios: [0.7, 0.7] },
+  { ...IDS, method: "text", blockTokens: 100 },
+];
+
 const RANDOM_MODELS = [
   ["llama", "llama", {}],
   ["qwen3", "qwen3", {}],
@@ -110,6 +158,8 @@ describe.each(RANDOM_MODELS)("%s", (_name, architecture, config) => {
   const aloneWithSink = { ...MODES["merge, each step alone"], sink: true } as ParallelMode;
   const cases = Object.entries({ ...MODES, "merge, sink and each step alone": aloneWithSink });
   test.each(cases)("%s", (_mode, mode) => expectSameLosses(pair, mode));
+
+  test.each(TEXT_MODES)("text under $method attention", (mode) => expectSameTextLosses(pair, mode));
 
   test.each(["concat, recursive", "merge, recursive", "gist", "full"])("%s, a LoRA on the MLP as well", (mode) =>
     expectSameLosses(pair, MODES[mode], loraTargets({ targets: "all" })),
