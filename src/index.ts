@@ -16,6 +16,7 @@ export type {
   GenerateOptions,
   GenerationEvent,
   LoadProgress,
+  MaskedText,
   MemoryInput,
   MemoryRows,
   ModelInfo,

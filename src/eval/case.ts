@@ -1,4 +1,5 @@
 /** @file What is evaluated: contexts with questions at some of their time steps, and what came out. */
+import type { MetricName } from "./metrics.js";
 
 /** A question to a memory. */
 export interface Question {
@@ -76,4 +77,6 @@ export interface Observation {
   tokens?: number;
   correct?: boolean;
   absoluteError?: number;
+  /** Measures of one text, of which means are taken. */
+  scores?: Readonly<Partial<Record<MetricName, number>>>;
 }

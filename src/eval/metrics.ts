@@ -1,7 +1,8 @@
-/** @file What evaluations measure: perplexity, accuracy, error of ratings. */
+/** @file What evaluations measure: perplexity, accuracy, error of ratings, and qualities of generated text. */
 
 /** Measures of quality. */
-export type MetricName = "perplexity" | "accuracy" | "mae";
+export type MetricName =
+  "perplexity" | "accuracy" | "mae" | "bleu" | "rouge" | "similarity" | "distinct" | "repetition";
 
 /** A sum and what it is divided by; sums of several add up to that of their union. */
 export interface Fraction {
@@ -28,6 +29,11 @@ export const METRICS: Readonly<Record<MetricName, Metric>> = {
   },
   accuracy: { name: "accuracy", label: "accuracy", better: "higher", combine: meanOfStrata },
   mae: { name: "mae", label: "mean absolute error", better: "lower", combine: meanOfStrata },
+  bleu: { name: "bleu", label: "BLEU-4", better: "higher", combine: meanOfStrata },
+  rouge: { name: "rouge", label: "ROUGE-L", better: "higher", combine: meanOfStrata },
+  similarity: { name: "similarity", label: "similarity", better: "higher", combine: meanOfStrata },
+  distinct: { name: "distinct", label: "distinct-2", better: "higher", combine: meanOfStrata },
+  repetition: { name: "repetition", label: "repetition", better: "lower", combine: meanOfStrata },
 };
 
 /** Adds fractions up. */

@@ -41,7 +41,7 @@ export interface ResultPoint {
   bySource: Record<string, Partial<Record<MetricName, number>>>;
   /** Means over questions; peaks are the largest seen. */
   memory: MemorySize;
-  /** Share of the way from no context to full context, by each measure, where both were measured. */
+  /** Share of the way from no context (or the evaluation's own floor) to full context, where both were measured. */
   gapClosed: Partial<Record<MetricName, Estimate>>;
   /** By label of each other method, the measures of this one minus those of the other, case by case. */
   differences: Record<string, Partial<Record<MetricName, Estimate>>>;
@@ -67,6 +67,8 @@ export interface SummaryOptions {
   seed: number;
   /** Default 1000. */
   replicates?: number;
+  /** The method from which gaps to full context are measured; default `none`. */
+  floor?: string;
 }
 
 /** What an observation adds to each measure. */
@@ -74,7 +76,17 @@ const PARTS: Record<MetricName, (observation: Observation) => Fraction | undefin
   perplexity: ({ nll, tokens = 0 }) => (nll === undefined ? undefined : { sum: nll, count: tokens }),
   accuracy: ({ correct }) => (correct === undefined ? undefined : { sum: Number(correct), count: 1 }),
   mae: ({ absoluteError }) => (absoluteError === undefined ? undefined : { sum: absoluteError, count: 1 }),
+  bleu: scored("bleu"),
+  rouge: scored("rouge"),
+  similarity: scored("similarity"),
+  distinct: scored("distinct"),
+  repetition: scored("repetition"),
 };
+
+/** A measure that observations bring along. */
+function scored(name: MetricName): (observation: Observation) => Fraction | undefined {
+  return ({ scores }) => (scores?.[name] === undefined ? undefined : { sum: scores[name], count: 1 });
+}
 
 /** Per stratum, the sums of its clusters. */
 function clustered(observations: readonly Observation[], metric: MetricName): Map<string, Fraction[]> {
@@ -128,7 +140,7 @@ function pointsOf(methods: readonly Measured[], options: SummaryOptions): Result
     }
     const bound = (name: string): ReplicatedMetrics =>
       drawn[methods.findIndex(({ method, shuffled }) => method === name && !shuffled)] ?? {};
-    const [none, full] = [bound("none"), bound("full")];
+    const [none, full] = [bound(options.floor ?? "none"), bound("full")];
     for (const [index, own] of drawn.entries()) {
       const { gapClosed: gaps, differences } = (results[index] as ResultPoint[]).at(-1) as ResultPoint;
       for (const { name } of Object.values(METRICS)) {

@@ -11,6 +11,7 @@ import { DecodeLoop } from "./decode-loop.js";
 import { Generation, throwIfAborted, type Interruption } from "./generation.js";
 import { likelihoods } from "./likelihoods.js";
 import { LoadedModel } from "./loaded-model.js";
+import { scoreMasked } from "./masked-pass.js";
 import { MemoryEntry } from "./memory-entry.js";
 import type {
   EngineOperations,
@@ -82,6 +83,11 @@ export class Engine {
           result: await likelihoods(session, asked, () => throwIfAborted(interruption)),
         })),
       ),
+    scoreMasked: async ({ texts, adapter }, { interruption }) => {
+      const model = this.#loaded();
+      const loaded = adapter === undefined ? undefined : (await model.adapter(adapter)).adapter;
+      return scoreMasked(model.runner, texts, loaded, () => throwIfAborted(interruption));
+    },
     peakSlots: ({ memory }) => this.#locked(memory, async ({ session }) => session.peakSlots),
     stats: ({ memory }) => this.#locked(memory, async ({ session }) => session.stats()),
     rows: ({ memory }) =>

@@ -2,7 +2,7 @@
 import { Memory } from "../memory/memory.js";
 import { resolveModel } from "../weights/hub.js";
 import type { Device } from "./device.js";
-import type { CreateMemoryOptions, LoadProgress, ModelInfo, WeightDType } from "./protocol.js";
+import type { CreateMemoryOptions, LoadProgress, MaskedText, ModelInfo, WeightDType } from "./protocol.js";
 import { WorkerClient } from "./worker-client.js";
 
 /** How to load a model. */
@@ -53,6 +53,18 @@ export class LanguageModel implements AsyncDisposable {
    */
   async restoreMemory(bytes: Uint8Array, options: { adapter?: string } = {}): Promise<Memory> {
     return new Memory(this.#client, await this.#client.call("restore", { memory: undefined, bytes, ...options }));
+  }
+
+  /**
+   * How unlikely tokens of texts are, in nats, when each token sees what its text's mask says: the form in which methods
+   * are trained, one pass per text and without a memory.
+   * @param options.adapter folder of an adapter
+   */
+  scoreMasked(
+    texts: readonly MaskedText[],
+    { adapter, signal }: { adapter?: string | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<Float32Array[]> {
+    return this.#client.call("scoreMasked", { texts, adapter }, { signal });
   }
 
   /** Token ids of a text. */

@@ -136,6 +136,19 @@ export interface Likelihoods {
   peakSlots: number;
 }
 
+/** A text in which each token sees what it is told to, and the tokens of it that are to be predicted. */
+export interface MaskedText {
+  /** Token ids; the vocabulary's size + k stands for the adapter's new token k. */
+  ids: readonly number[];
+  positions: readonly number[];
+  /** Row-major [tokens, tokens], 1 where the row's token sees the column's; nobody sees what comes later. */
+  attend: Uint8Array;
+  /** Ids that are to be predicted. */
+  labels: readonly number[];
+  /** For each of them, the place of the token that predicts it. */
+  predictors: readonly number[];
+}
+
 /** A memory's rows, per layer [kvHeads, slots, headDim], keys after RoPE. */
 export interface MemoryRows {
   kvHeads: number;
@@ -160,6 +173,7 @@ export interface EngineOperations {
   ];
   score: [argument: { memory: number; input: MemoryInput }, result: Float32Array];
   likelihoods: [argument: { memory: number; asked: readonly Continuations[] }, result: Likelihoods[]];
+  scoreMasked: [argument: { texts: readonly MaskedText[]; adapter: string | undefined }, result: Float32Array[]];
   peakSlots: [argument: { memory: number }, result: number];
   stats: [argument: { memory: number }, result: MemoryStats];
   rows: [argument: { memory: number }, result: MemoryRows];

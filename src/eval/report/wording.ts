@@ -31,6 +31,16 @@ export const ABOUT: Readonly<Record<EvaluationName, { title: string; text: strin
     text: "Accuracy on one of many random facts, one of which came with each time step; four options, so chance is 0.25.",
     step: "time steps since the fact",
   },
+  sentinel: {
+    title: "Sentinel tokens: reading",
+    text: "Perplexity of blocks of 256 tokens of held-out text, each read with a part of the cache taken away; every method predicts the same tokens. Gap: the share of what local attention loses against full attention that a method saves.",
+    step: "percent of the cache taken away",
+  },
+  "sentinel-generation": {
+    title: "Sentinel tokens: writing",
+    text: "Texts written from long prompts of held-out books, with a part of the cache taken away while reading and while writing, against how the book goes on: shared phrases (BLEU-4), shared words in order (ROUGE-L), and similarity (cosine) of the base model's mean hidden states. Fluency: different pairs of words, four words in a row that occurred before, and perplexity under the base model with full context.",
+    step: "percent of the cache taken away",
+  },
 };
 
 /** `"0.458"`, `"12.5"`: as many digits as a reader can use. */

@@ -3,7 +3,7 @@ import { PrecisError } from "../../errors.js";
 import { isRecord, readJsonObject } from "../../weights/files.js";
 import { parseMethodSpec, type MethodSpec } from "../method-spec.js";
 import { withControls } from "../shuffled.js";
-import { EVALUATIONS, type EvaluationName } from "../tasks/task.js";
+import { EVALUATIONS, UNSHUFFLED, type EvaluationName } from "../tasks/task.js";
 
 /** A method, and what results call it. */
 export interface PlannedMethod {
@@ -59,7 +59,7 @@ export async function readPlan(file: string): Promise<ResultsPlan> {
 function readSetting(file: string, json: unknown, where: string): PlannedSetting {
   if (!isRecord(json)) throw invalid(file, where, json);
   const { evaluation, seed = 0, methods, steps, limit, only, maxOptions } = json;
-  const { name = evaluation, shuffled = evaluation !== "streaming" } = json;
+  const { name = evaluation, shuffled = !UNSHUFFLED.some((other) => other === evaluation) } = json;
   const known = EVALUATIONS.find((candidate) => candidate === evaluation);
   if (known === undefined) throw invalid(file, `${where}.evaluation`, evaluation);
   if (typeof name !== "string" || !/^[a-z0-9][a-z0-9-]*$/.test(name)) throw invalid(file, `${where}.name`, name);

@@ -4,11 +4,22 @@ import type { Setting } from "../../data/episode.js";
 import type { EvaluationCase } from "../case.js";
 import type { MetricName } from "../metrics.js";
 
-/** Every evaluation. */
-export const EVALUATIONS = ["conversation", "multi-task", "personalization", "streaming", "recall"] as const;
+/** All evaluations. */
+export const EVALUATIONS = [
+  "conversation",
+  "multi-task",
+  "personalization",
+  "streaming",
+  "recall",
+  "sentinel",
+  "sentinel-generation",
+] as const;
 
 /** Name of an evaluation. */
 export type EvaluationName = (typeof EVALUATIONS)[number];
+
+/** Evaluations of running text, in which there is no memory of another sample to compare with. */
+export const UNSHUFFLED: readonly EvaluationName[] = ["streaming", "sentinel"];
 
 /** What cases are made of. */
 export interface CaseOptions {
