@@ -6,7 +6,7 @@ import { Tokenizer } from "../text/tokenizer.js";
 import { withinBudget } from "./budget.js";
 import type { Observation } from "./case.js";
 import { describe, type Entry, type Evaluator, type Found } from "./entry.js";
-import { journaled, type Journal } from "./journal.js";
+import { journaled } from "./journal.js";
 import { ascending, countBy, nothingToDo, requireData, type EvaluationOptions } from "./options.js";
 import { spread } from "./pool.js";
 import { summarize, type EvaluationResult } from "./result.js";

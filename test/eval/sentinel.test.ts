@@ -86,9 +86,9 @@ describe("blocks", () => {
 });
 
 describe("the parallel pass equals the memory that reads token by token", () => {
-  const reading = (method: string, percent: number) => ({ method, percent, longest: LONGEST, vocabSize: 320 });
-  const nllOf = async (block: ProseBlock, method: string, percent: number, folder?: string) => {
-    const layout = layoutBlock(block, reading(method, percent));
+  const reading = (name: string, percent: number) => ({ method: name, percent, longest: LONGEST, vocabSize: 320 });
+  const nllOf = async (block: ProseBlock, name: string, percent: number, folder?: string) => {
+    const layout = layoutBlock(block, reading(name, percent));
     const text = maskedText(layout);
     const [nll] = await fixture.model.scoreMasked([text], { adapter: folder });
     return { nll: nll as Float32Array, text, ...slotsOf(layout, text) };

@@ -12,7 +12,14 @@ import { EVALUATIONS, type EvaluationName } from "../../eval/tasks/task.js";
 import { formatBytes, formatRatio } from "../../format/sizes.js";
 import { writeFileAtomic } from "../../weights/files.js";
 import { interruptible } from "../interrupt.js";
-import { addModelOptions, chooseMemory, findModel, wholeNumber, type ModelFlags } from "../model-options.js";
+import {
+  addModelOptions,
+  chooseMemory,
+  findModel,
+  installedAdapters,
+  wholeNumber,
+  type ModelFlags,
+} from "../model-options.js";
 import { openModels } from "../model-pool.js";
 import { ProgressLine } from "../progress-line.js";
 import { styleOf } from "../style.js";
@@ -36,11 +43,15 @@ interface EvalFlags extends ModelFlags {
 /** What each method is compared with unless methods are named. */
 const BOUNDS = ["none", "full"];
 
+/** Methods that take a share of the cache away without learning, and what they fall short of. */
+const SHARES = ["full", "local", "scattered"];
+
 const HELP = `
 Examples:
   $ precis eval conversation --data DIR --method none --method full --method sliding-window,window=64
   $ precis eval multi-task --data DIR --method full --method none --method ccm-concat:my-adapter --report out.html
   $ precis eval recall --method none --method full --method ccm-concat:my-adapter --shuffled
+  $ precis eval sentinel --data DIR --only books --method full --method sentinel:ADAPTER --method local:ADAPTER2
   $ precis eval streaming --data DIR --method sliding-window,budget=160 --method streaming,budget=160 --limit 1
 
 A method is name[:adapterDir][,option=value…]; see "precis methods". Without a directory, a method that needs an adapter
@@ -55,6 +66,9 @@ Evaluations, their default steps, and what --limit counts:
   personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; users' questions per source
   streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
   recall           accuracy on a random fact that came 1,2,4,8,16 time steps ago; contexts. Needs no --data
+  sentinel         perplexity of blocks of 256 tokens of unseen prose with 10,20…90 percent of the cache taken away, by
+                   sentinel, local or scattered, against full; blocks per source (default methods: all that need no adapter)
+  sentinel-generation  the same methods going on with long prompts: likeness to the true text, fluency; prompts per source
 
 With the methods none and full, the gap between them that each other method closes is shown as well. --json adds the
 differences between all methods, each with its interval, case by case.
@@ -67,9 +81,9 @@ export function evalCommand(): Command {
     .addArgument(new Argument("<evaluation>", "what to measure").choices(EVALUATIONS));
   return addModelOptions(command)
     .option("--data <dir>", "folder or file of data; every evaluation but recall needs it")
-    .option("--method <spec>", "method to evaluate; may be repeated (default: none and full)", addMethod)
+    .option("--method <spec>", "method to evaluate; may be repeated (default: none and full; see below)", addMethod)
     .option("--shuffled", "also every method with another sample's memory")
-    .option("--steps <list>", "time steps, or lengths of a stream, separated by commas", stepList)
+    .option("--steps <list>", "time steps, lengths of a stream, or shares in percent, separated by commas", stepList)
     .option("--limit <count>", "how much of the data to use", wholeNumber(1))
     .option("--seed <number>", "which part of the data", wholeNumber(0), 0)
     .option("--only <list>", "only these sources or tasks, separated by commas", (text) => text.split(","))
@@ -96,7 +110,7 @@ function stepList(text: string): number[] {
 
 async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: AbortSignal): Promise<void> {
   const directory = await findModel(flags, signal);
-  const given = flags.method ?? BOUNDS.map((name) => parseMethodSpec(name));
+  const given = flags.method ?? (await usualMethods(evaluation, directory));
   const named = await Promise.all(given.map((spec) => withAdapter(directory, spec)));
   const chosen = flags.shuffled === true ? withControls(named) : named;
   await using models = await openModels(directory, flags, signal);
@@ -124,6 +138,14 @@ async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: Abo
   }
   if (flags.report !== undefined) await writeFileAtomic(flags.report, renderReport([result]));
   process.stdout.write(flags.json === true ? `${JSON.stringify(result, null, 2)}\n` : describeResult(result, flags));
+}
+
+/** The methods that an evaluation compares unless told otherwise; sentinel tokens only with an adapter trained for them. */
+async function usualMethods(evaluation: EvaluationName, directory: string): Promise<MethodSpec[]> {
+  const isShares = evaluation === "sentinel" || evaluation === "sentinel-generation";
+  if (!isShares) return BOUNDS.map((name) => parseMethodSpec(name));
+  const installed = (await installedAdapters(directory)).some(({ method }) => method === "sentinel");
+  return [...(installed ? ["sentinel"] : []), ...SHARES].map((name) => parseMethodSpec(name));
 }
 
 /** A method that needs an adapter and names none takes an installed one. */
