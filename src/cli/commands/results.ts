@@ -49,7 +49,7 @@ Examples:
 
 A plan lists settings: an evaluation, its methods with their adapters, time steps, how much data, and the seed. The files
 lie beside it, one NAME.json per setting. A setting is skipped if its file was measured with the same settings, model and
-adapters; --force measures it anyway. A run that was cut off goes on from NAME.partial.jsonl. Every method but "none" is measured with another sample's memory too, unless the
+adapters (data is not compared); --force measures it anyway. A run that was cut off goes on from NAME.partial.jsonl. Every method but "none" is measured with another sample's memory too, unless the
 setting says "shuffled": false; streams have no such memory.
 
 In the page, what stands between <!-- results: NAME --> and <!-- end: NAME --> is written anew; the rest stays as it is.

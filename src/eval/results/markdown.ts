@@ -16,9 +16,11 @@ const NOTHING = "–";
  */
 export function settingMarkdown({ setting, result, adapters }: StoredResult, plots: string): string {
   const { evaluation, seed, model, sources, methods } = result;
-  const measured = Object.values(METRICS).filter(({ name }) =>
+  const present = Object.values(METRICS).filter(({ name }) =>
     methods.some(({ points }) => points.some((point) => point.metrics[name] !== undefined)),
   );
+  const isPrimary = ({ name }: Metric): boolean => name === result.primary;
+  const measured = [...present.filter(isPrimary), ...present.filter((metric) => !isPrimary(metric))];
   const byStep = measured.map((metric) => stepTable(result, metric));
   const sizes = evaluation === "streaming" ? streamSizes(result) : measured.map((metric) => lastTable(result, metric));
   const compared = evaluation === "streaming" ? pairTable(result) : [];
@@ -53,19 +55,21 @@ function lastTable({ evaluation, methods }: EvaluationResult, metric: Metric): s
   const last = Math.max(...methods.flatMap(({ points }) => points.map(({ step }) => step)));
   const at = (method: MethodResult | undefined): ResultPoint | undefined =>
     method?.points.find(({ step, metrics }) => step === last && metrics[name] !== undefined);
-  const known = hasGap(methods, last, name);
+  const known = hasGap(methods, last, metric);
   const rows = methods.flatMap((method) => {
     const point = at(method);
     if (point === undefined || method.controlOf !== undefined) return [];
     const control = methods.find(({ controlOf }) => controlOf === method.label);
     const other = at(control)?.metrics[name];
     const gap = point.gapClosed[name];
+    const gained = control === undefined ? undefined : point.differences[control.label]?.[name];
     const { memory } = point;
     return [
       [
         method.label,
         cell(name, point.metrics[name]),
         cell(name, other),
+        cell(name, gained),
         ...(known ? [gap === undefined || isBound(method) ? NOTHING : formatShare(gap)] : []),
         String(Math.round(memory.slots)),
         formatBytes(memory.bytes),
@@ -78,6 +82,7 @@ function lastTable({ evaluation, methods }: EvaluationResult, metric: Metric): s
     "method",
     metric.label,
     "with another sample's memory",
+    "difference",
     ...(known ? ["gap closed"] : []),
     "context KV slots",
     "bytes",
@@ -86,7 +91,7 @@ function lastTable({ evaluation, methods }: EvaluationResult, metric: Metric): s
   ];
   const gapNote = known
     ? "Gap closed: the share of the way from no context to full context, case by case"
-    : `No context and full context do not differ beyond chance by ${metric.label}, so there is no gap to close`;
+    : `Full context is not better than none beyond chance by ${metric.label}, so there is no gap to close`;
   return `At ${last} ${ABOUT[evaluation].step}. ${gapNote}.\n\n${table(headings, rows)}`;
 }
 
@@ -94,13 +99,13 @@ function isBound({ method, shuffled }: MethodResult): boolean {
   return !shuffled && (method === "none" || method === "full");
 }
 
-/** Whether no and full context differ by more than chance: only then do shares of that difference mean anything. */
-function hasGap(methods: readonly MethodResult[], step: number, metric: MetricName): boolean {
+/** Whether full context is better than none by more than chance: only then do shares of that gap mean anything. */
+function hasGap(methods: readonly MethodResult[], step: number, { name, better }: Metric): boolean {
   const full = methods.find(({ method, shuffled }) => method === "full" && !shuffled);
   const none = methods.find(({ method, shuffled }) => method === "none" && !shuffled);
   const point = full?.points.find((candidate) => candidate.step === step);
-  const paired = none === undefined ? undefined : point?.differences[none.label]?.[metric];
-  return paired !== undefined && (paired.low > 0 || paired.high < 0);
+  const paired = none === undefined ? undefined : point?.differences[none.label]?.[name];
+  return paired !== undefined && (better === "lower" ? paired.high < 0 : paired.low > 0);
 }
 
 /** What memories of a stream hold. */

@@ -8,9 +8,11 @@ import { canonicalJson } from "#precis/weights/files.js";
 import type { Estimate } from "#precis/eval/bootstrap.js";
 import { formatEstimate } from "#precis/eval/report/wording.js";
 import type { EvaluationResult, MethodResult } from "#precis/eval/result.js";
+import { settingMarkdown } from "#precis/eval/results/markdown.js";
 import { fillPage } from "#precis/eval/results/page.js";
 import { verdict } from "#precis/eval/results/pairs.js";
 import { readPlan } from "#precis/eval/results/plan.js";
+import type { StoredResult } from "#precis/eval/results/stored.js";
 import { createFixture, type Fixture } from "../../conformance/fixtures.js";
 import { tinyDataFolder } from "../../data/tiny-data.js";
 import { temporaryFolder, writeFiles } from "../../weights/folders.js";
@@ -200,6 +202,53 @@ test("parts go to their places, and those without one are named", () => {
   expect(text).toBe("a\n<!-- results: x -->\n\nX\n\n<!-- end: x -->\nb\n");
   expect(unplaced).toEqual(["y"]);
   expect(fillPage(text, new Map([["x", "X"]])).text).toBe(text);
+});
+
+test("a gap is shown only where full context is better than none beyond chance", () => {
+  const memory = { slots: 1, bytes: 1, peakSlots: 1, peakBytes: 1, contextTokens: 1, fullBytes: 1 };
+  const estimateOf = (value: number): Estimate => ({ value, low: value - 1, high: value + 1 });
+  const stored = (advantage: Estimate): StoredResult => {
+    const method = (label: string, perplexity: number): MethodResult => ({
+      label,
+      method: label,
+      options: {},
+      shuffled: false,
+      adapter: null,
+      seconds: 1,
+      points: [
+        {
+          step: 1,
+          questions: 1,
+          metrics: { perplexity: estimateOf(perplexity) },
+          bySource: {},
+          memory,
+          gapClosed: { perplexity: { value: 0.5, low: 0.25, high: 0.75 } },
+          differences: { none: { perplexity: advantage } },
+        },
+      ],
+    });
+    const methods = [method("none", 20), method("full", 10), method("ccm-merge", 15)];
+    const model = { directory: "m", fingerprint: "f", dtype: "fp32", bytesPerSlot: 1 };
+    const result: EvaluationResult = {
+      evaluation: "conversation",
+      model,
+      seed: 0,
+      primary: "perplexity",
+      sources: { open: 1 },
+      methods,
+    };
+    const setting = { name: "talk", evaluation: "conversation", methods: [], shuffled: false, seed: 0 } as const;
+    return { format: 1, setting, model: "f", dtype: "fp32", adapters: {}, result };
+  };
+  expect(settingMarkdown(stored({ value: -10, low: -12, high: -8 }), "plots")).toContain("| 50% [25%, 75%] |");
+  for (const none of [
+    { value: -10, low: -21, high: 1 },
+    { value: 10, low: 8, high: 12 },
+  ]) {
+    const page = settingMarkdown(stored(none), "plots");
+    expect(page).not.toContain("50%");
+    expect(page).toContain("no gap to close");
+  }
 });
 
 test("only intervals beyond zero make a method better", () => {
