@@ -1,14 +1,13 @@
 /** @file The generated part of the results page for one setting: tables with intervals, plots, and what was measured. */
 import { formatBytes, formatRatio } from "../../format/sizes.js";
-import type { Estimate } from "../bootstrap.js";
 import { METRICS, type Metric, type MetricName } from "../metrics.js";
 import { chartsOf } from "../report/charts.js";
-import { formatEstimate, formatMeasure, formatShare, labelOf, ABOUT } from "../report/wording.js";
+import { formatShare, labelOf, ABOUT } from "../report/wording.js";
 import type { EvaluationResult, MethodResult, ResultPoint } from "../result.js";
 import { pairs, verdict } from "./pairs.js";
+import { shareTables } from "./shares.js";
 import type { StoredResult } from "./stored.js";
-
-const NOTHING = "–";
+import { cell, NOTHING, table } from "./table.js";
 
 /**
  * The Markdown of a setting.
@@ -22,8 +21,7 @@ export function settingMarkdown({ setting, result, adapters }: StoredResult, plo
   const isPrimary = ({ name }: Metric): boolean => name === result.primary;
   const measured = [...present.filter(isPrimary), ...present.filter((metric) => !isPrimary(metric))];
   const byStep = measured.map((metric) => stepTable(result, metric));
-  const sizes = evaluation === "streaming" ? streamSizes(result) : measured.map((metric) => lastTable(result, metric));
-  const compared = evaluation === "streaming" ? pairTable(result) : [];
+  const compared = comparisons(result, measured);
   const images = chartsOf(result).map(({ name, chart }) => `![${chart.title}](${plots}/${setting.name}-${name}.svg)`);
   const counts = Object.entries(sources).map(([name, count]) => `${name} ${count}`);
   const digests = Object.entries(adapters).map(([label, digest]) => `${label} \`${digest.slice(0, 8)}\``);
@@ -34,7 +32,20 @@ export function settingMarkdown({ setting, result, adapters }: StoredResult, plo
     `${hours.toFixed(2)} hours of work, of all workers together. Every number, source by source and pair by pair: [${setting.name}.json](${plots}/${setting.name}.json).`,
   ];
   const command = `\`\`\`sh\nnpm run results -- ${setting.name} --data DATA\n\`\`\``;
-  return [ABOUT[evaluation].text, ...byStep, ...sizes, ...compared, ...images, notes.join(" "), command].join("\n\n");
+  return [ABOUT[evaluation].text, ...byStep, ...compared, ...images, notes.join(" "), command].join("\n\n");
+}
+
+/** What is said beside quality by time step: what memories hold, and how methods differ. */
+function comparisons(result: EvaluationResult, measured: readonly Metric[]): string[] {
+  switch (result.evaluation) {
+    case "streaming":
+      return [...streamSizes(result), ...pairTable(result)];
+    case "sentinel":
+    case "sentinel-generation":
+      return shareTables(result);
+    default:
+      return measured.map((metric) => lastTable(result, metric));
+  }
 }
 
 /** Quality at every time step, with intervals. */
@@ -141,19 +152,6 @@ function pairTable({ methods }: EvaluationResult): string[] {
     `Differences from the start to each length, paired by passage:\n\n${table(headings, rows)}`,
     verdicts.join("\n"),
   ];
-}
-
-function cell(metric: MetricName, estimate: Estimate | undefined): string {
-  if (estimate === undefined || !Number.isFinite(estimate.value)) return NOTHING;
-  const hasInterval = Number.isFinite(estimate.low) && Number.isFinite(estimate.high);
-  return hasInterval ? formatEstimate(metric, estimate) : formatMeasure(metric, estimate.value);
-}
-
-function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`;
-  const rule = line(headings.map((_, index) => (index === 0 ? "---" : "---:")));
-  return [line(headings), rule, ...rows.map(line)].join("\n");
 }
 
 function capital(text: string): string {

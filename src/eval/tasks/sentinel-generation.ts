@@ -83,7 +83,7 @@ export async function evaluateGeneration(
     const fixed = sharesOf(entry, percents).length < percents.length;
     return { result: entry.result, observations: fixed ? own.flatMap(everywhere) : own };
   });
-  return { primary: "rouge", sources: countBy(prompts.map(({ block }) => block.source)), observed, floor: "local" };
+  return { primary: "rouge", sources: countBy(prompts.map(({ block }) => block.source)), observed };
 }
 
 /** The shares that change anything for a method. */
