@@ -5,8 +5,9 @@ export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
 export { MEMORY_METHODS } from "./memory/registry.js";
 export type { MemoryStats } from "./memory/session.js";
 export type { SnapshotPrecision } from "./memory/snapshot.js";
+export type { ChooseSpans, SpanQuestion, SpanToken } from "./memory/spans/caller-spans.js";
 export type { Device } from "./runtime/device.js";
-export { sentinelIds } from "./sentinel/sentinel-tokens.js";
+export { sentinelIds, type Span } from "./sentinel/sentinel-tokens.js";
 export { LanguageModel, loadModel, type LoadOptions } from "./runtime/model.js";
 export type {
   AdapterInfo,

@@ -14,6 +14,7 @@ import type {
 import type { WorkerClient } from "../runtime/worker-client.js";
 import type { MemoryStats } from "./session.js";
 import type { SnapshotPrecision } from "./snapshot.js";
+import { SpanAnswerer } from "./spans/caller-spans.js";
 
 /** What work on a memory may come with. */
 export interface WorkOptions {
@@ -44,11 +45,13 @@ export type GenerationResult = Omit<Extract<GenerationEvent, { type: "finish" }>
  */
 export class Memory implements AsyncDisposable {
   readonly #client: WorkerClient;
+  readonly #spans: SpanAnswerer | undefined;
   #info: MemoryInfo;
 
   /** Made by {@link LanguageModel.createMemory} and the like. */
-  constructor(client: WorkerClient, info: MemoryInfo) {
+  constructor(client: WorkerClient, info: MemoryInfo, spans?: SpanAnswerer) {
     this.#client = client;
+    this.#spans = spans;
     this.#info = info;
   }
 
@@ -180,7 +183,10 @@ export class Memory implements AsyncDisposable {
 
   /** An independent copy that continues from here. */
   async fork(): Promise<Memory> {
-    return new Memory(this.#client, await this.#client.call("fork", { memory: this.#info.id }));
+    const spans = this.#spans && new SpanAnswerer(this.#spans.choose);
+    const call = { transfer: spans === undefined ? [] : [spans.port] };
+    const info = await this.#client.call("fork", { memory: this.#info.id, spanPort: spans?.port }, call);
+    return new Memory(this.#client, info, spans);
   }
 
   /** The memory as bytes; {@link Memory.restore} and {@link LanguageModel.restoreMemory} read them. */
@@ -201,6 +207,7 @@ export class Memory implements AsyncDisposable {
     await this.#client.call("disposeMemory", { memory: this.#info.id }).catch((error: unknown) => {
       if (!(error instanceof PrecisError && error.code === "DISPOSED")) throw error;
     });
+    this.#spans?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -8,6 +8,7 @@ import type { DecoderRunner, ForwardResult, SequenceInput } from "../runtime/dec
 import type { LoadedAdapter } from "../runtime/loaded-adapter.js";
 import type { Span } from "../sentinel/sentinel-tokens.js";
 import { TokenWords } from "../text/token-words.js";
+import type { SpanAsker } from "./spans/caller-spans.js";
 import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues, Visibility } from "./method.js";
 
 /** What a memory holds and what it saves. */
@@ -79,6 +80,8 @@ export class MemorySession {
   readonly adapter: LoadedAdapter | undefined;
   /** Where words begin and sentences end, for methods that go by them. */
   readonly words: TokenWords;
+  /** Asks a caller's function for spans, where the memory was given one. */
+  spanAsker: SpanAsker | undefined;
   readonly behavior: MemoryBehavior;
   readonly row: KvRow;
   /** Position of the next text token. */
@@ -276,7 +279,9 @@ export class MemorySession {
   /** An independent copy. */
   fork(): MemorySession {
     const state = { ...this, row: this.row.clone(), methodState: structuredClone(this.behavior.state) };
-    return new MemorySession(this.runner, this.method, this.options, this.adapter, state, this.words);
+    const copy = new MemorySession(this.runner, this.method, this.options, this.adapter, state, this.words);
+    copy.spanAsker = this.spanAsker;
+    return copy;
   }
 
   stats(): MemoryStats {

@@ -5,6 +5,7 @@ import { resolveOptions } from "../memory/method.js";
 import { findMethod } from "../memory/registry.js";
 import { MemorySession, type FeedOptions } from "../memory/session.js";
 import { decodeSnapshot, encodeSnapshot, refuseOtherMethod } from "../memory/snapshot.js";
+import { SpanAsker } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { Conversation } from "./conversation.js";
 import { DecodeLoop } from "./decode-loop.js";
@@ -49,6 +50,12 @@ export class Engine {
     argument: EngineOperations[Op][0],
     context: OperationContext,
   ): Promise<EngineOperations[Op][1]> {
+    if (argument !== undefined && "memory" in argument) {
+      const { memory } = argument;
+      // A caller's function may take its time to answer.
+      const cancel = (): void => this.#memories.get(memory ?? 0)?.session.spanAsker?.cancel();
+      context.signal.addEventListener("abort", cancel, { once: true });
+    }
     return this.#handlers[operation](argument, context);
   }
 
@@ -60,13 +67,14 @@ export class Engine {
     },
     tokenize: async ({ text, addSpecialTokens }) => this.#tokenizer().encode(text, { addSpecialTokens }),
     detokenize: async ({ ids, skipSpecialTokens }) => this.#tokenizer().decode(ids, { skipSpecialTokens }),
-    createMemory: async ({ method, options = {}, adapter }) => {
+    createMemory: async ({ method, options = {}, adapter, spanPort }) => {
       const model = this.#loaded();
       const loaded = adapter === undefined ? undefined : await model.adapter(adapter);
       const chosen = findMethod(method ?? loaded?.adapter.method ?? "full");
       const trained = loaded?.adapter.method === chosen.name ? loaded.adapter.methodOptions : {};
       const resolved = resolveOptions(chosen, { ...trained, ...options });
       const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter, undefined, model.words);
+      session.spanAsker = spanPort && new SpanAsker(spanPort);
       const conversation = new Conversation(model, session.behavior.readsMarks);
       return this.#register(new MemoryEntry(session, conversation, loaded?.info));
     },
@@ -96,7 +104,12 @@ export class Engine {
         kvHeads: session.row.shape.kvHeads,
         headDim: session.row.shape.headDim,
       })),
-    fork: ({ memory }) => this.#locked(memory, async (entry) => this.#register(entry.fork())),
+    fork: ({ memory, spanPort }) =>
+      this.#locked(memory, async (entry) => {
+        const fork = entry.fork();
+        fork.session.spanAsker = spanPort && new SpanAsker(spanPort);
+        return this.#register(fork);
+      }),
     snapshot: ({ memory, precision }) =>
       this.#locked(memory, async ({ session, conversation, tokenChain }) =>
         encodeSnapshot(session, this.#loaded().identity(session.adapter), {
@@ -105,8 +118,9 @@ export class Engine {
           messages: { messages: conversation.messages, started: conversation.started },
         }),
       ),
-    restore: async ({ memory, bytes, adapter }) => this.#restore(memory, bytes, adapter),
+    restore: (argument) => this.#restore(argument),
     disposeMemory: async ({ memory }) => {
+      this.#memories.get(memory)?.session.spanAsker?.close();
       this.#memories.delete(memory);
       return undefined;
     },
@@ -268,11 +282,12 @@ export class Engine {
     return nll;
   }
 
-  async #restore(
-    memory: number | undefined,
-    bytes: Uint8Array,
-    adapterDirectory: string | undefined,
-  ): Promise<MemoryInfo> {
+  async #restore({
+    memory,
+    bytes,
+    adapter: adapterDirectory,
+    spanPort,
+  }: EngineOperations["restore"][0]): Promise<MemoryInfo> {
     const model = this.#loaded();
     const present = memory === undefined ? undefined : this.#entry(memory);
     const loaded = adapterDirectory === undefined ? undefined : await model.adapter(adapterDirectory);
@@ -282,6 +297,7 @@ export class Engine {
     if (present !== undefined) refuseOtherMethod(restored, present.session);
     const method = findMethod(restored.method);
     const session = new MemorySession(model.runner, method, restored.options, adapter, restored, model.words);
+    session.spanAsker = present === undefined ? spanPort && new SpanAsker(spanPort) : present.session.spanAsker;
     const { messages, started } = restored.messages;
     const conversation = new Conversation(model, session.behavior.readsMarks, messages, started);
     const entry = new MemoryEntry(session, conversation, loaded?.info ?? present?.adapterInfo, restored.tokenChain);

@@ -1,5 +1,6 @@
 /** @file Loading a model, and the model that users hold. */
 import { Memory } from "../memory/memory.js";
+import { SpanAnswerer } from "../memory/spans/caller-spans.js";
 import { resolveModel } from "../weights/hub.js";
 import type { Device } from "./device.js";
 import type { CreateMemoryOptions, LoadProgress, MaskedText, ModelInfo, WeightDType } from "./protocol.js";
@@ -42,17 +43,29 @@ export class LanguageModel implements AsyncDisposable {
   }
 
   /** A new, empty memory. */
-  async createMemory(options: CreateMemoryOptions = {}): Promise<Memory> {
-    return new Memory(this.#client, await this.#client.call("createMemory", options));
+  async createMemory({ spans, ...options }: CreateMemoryOptions = {}): Promise<Memory> {
+    const answerer = spans && new SpanAnswerer(spans);
+    const call = { transfer: answerer === undefined ? [] : [answerer.port] };
+    const info = await this.#client.call("createMemory", { ...options, spanPort: answerer?.port }, call);
+    return new Memory(this.#client, info, answerer);
   }
 
   /**
    * A memory with the contents of a snapshot.
    * @param options.adapter the adapter that it was made with
+   * @param options.spans the function that chooses spans, if it had one
    * @throws SNAPSHOT_CORRUPT, SNAPSHOT_MISMATCH
    */
-  async restoreMemory(bytes: Uint8Array, options: { adapter?: string } = {}): Promise<Memory> {
-    return new Memory(this.#client, await this.#client.call("restore", { memory: undefined, bytes, ...options }));
+  async restoreMemory(
+    bytes: Uint8Array,
+    { adapter, spans }: Pick<CreateMemoryOptions, "adapter" | "spans"> = {},
+  ): Promise<Memory> {
+    const answerer = spans && new SpanAnswerer(spans);
+    const argument = { memory: undefined, bytes, adapter, spanPort: answerer?.port };
+    const info = await this.#client.call("restore", argument, {
+      transfer: answerer === undefined ? [] : [answerer.port],
+    });
+    return new Memory(this.#client, info, answerer);
   }
 
   /**

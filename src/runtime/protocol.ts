@@ -1,7 +1,9 @@
 /** @file What crosses between the main thread and the engine's worker. Keys and values never do, but as snapshots. */
+import type { MessagePort } from "node:worker_threads";
 import type { SerializedError } from "../errors.js";
 import type { MemoryStats } from "../memory/session.js";
 import type { SnapshotPrecision } from "../memory/snapshot.js";
+import type { ChooseSpans } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import type { Device } from "./device.js";
 import type { SamplingOptions, TokenLogprob } from "./sampler.js";
@@ -63,7 +65,15 @@ export interface CreateMemoryOptions {
   options?: Readonly<Record<string, unknown>>;
   /** Folder of an adapter; loaded once per model. */
   adapter?: string;
+  /** Chooses what to compress, for the method `sentinel` with the policy `caller`. Called on the caller's thread. */
+  spans?: ChooseSpans;
 }
+
+/** {@link CreateMemoryOptions} as they cross to the worker. */
+export type MemoryRequest = Omit<CreateMemoryOptions, "spans"> & {
+  /** Where a caller's function is asked for spans. */
+  spanPort?: MessagePort | undefined;
+};
 
 /** A memory inside the worker. */
 export interface MemoryInfo {
@@ -164,7 +174,7 @@ export interface EngineOperations {
   load: [argument: { directory: string; options: EngineLoadOptions }, result: ModelInfo];
   tokenize: [argument: { text: string; addSpecialTokens: boolean }, result: number[]];
   detokenize: [argument: { ids: readonly number[]; skipSpecialTokens: boolean }, result: string];
-  createMemory: [argument: CreateMemoryOptions, result: MemoryInfo];
+  createMemory: [argument: MemoryRequest, result: MemoryInfo];
   append: [argument: { memory: number; input: MemoryInput }, result: MemoryStats];
   generate: [argument: { memory: number; input: MemoryInput; options: GenerateOptions }, result: undefined];
   forward: [
@@ -177,9 +187,17 @@ export interface EngineOperations {
   peakSlots: [argument: { memory: number }, result: number];
   stats: [argument: { memory: number }, result: MemoryStats];
   rows: [argument: { memory: number }, result: MemoryRows];
-  fork: [argument: { memory: number }, result: MemoryInfo];
+  fork: [argument: { memory: number; spanPort?: MessagePort | undefined }, result: MemoryInfo];
   snapshot: [argument: { memory: number; precision: SnapshotPrecision }, result: Uint8Array];
-  restore: [argument: { memory: number | undefined; bytes: Uint8Array; adapter?: string }, result: MemoryInfo];
+  restore: [
+    argument: {
+      memory: number | undefined;
+      bytes: Uint8Array;
+      adapter?: string | undefined;
+      spanPort?: MessagePort | undefined;
+    },
+    result: MemoryInfo,
+  ];
   disposeMemory: [argument: { memory: number }, result: undefined];
   dispose: [argument: undefined, result: undefined];
 }

@@ -1,5 +1,5 @@
 /** @file The main thread's side of the worker: calls, events, cancellation, and a process that may exit when idle. */
-import { Worker } from "node:worker_threads";
+import { Worker, type MessagePort } from "node:worker_threads";
 import { PrecisError } from "../errors.js";
 import { createGate, removeGate } from "./engine-gate.js";
 import type { EngineOperations, FromWorker, Operation, ToWorker } from "./protocol.js";
@@ -11,6 +11,8 @@ export type CallEvent = Extract<FromWorker, { event: unknown }>["event"];
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   onEvent?: (event: CallEvent) => void;
+  /** Ports in the argument, which the worker takes over. */
+  transfer?: readonly MessagePort[];
 }
 
 interface PendingCall {
@@ -63,13 +65,13 @@ export class WorkerClient {
     argument: EngineOperations[Op][0],
     options: CallOptions = {},
   ): Call<EngineOperations[Op][1]> {
-    const { signal, onEvent } = options;
+    const { signal, onEvent, transfer = [] } = options;
     if (signal?.aborted === true) return { result: Promise.reject(aborted(signal)), stop: () => undefined };
     if (this.#ended !== undefined) return { result: Promise.reject(this.#ended), stop: () => undefined };
     const id = this.#nextId++;
     const abort = (): void => this.#send({ cancel: id, how: "abort" });
     const result = new Promise<unknown>((resolve, reject) => {
-      this.#send({ id, operation, argument } as ToWorker);
+      this.#send({ id, operation, argument } as ToWorker, transfer);
       this.#calls.set(id, { resolve, reject, onEvent });
       // Only while something is in progress may the worker keep the process alive.
       if (this.#calls.size === 1) this.#worker.ref();
@@ -104,9 +106,9 @@ export class WorkerClient {
     await this.#worker.terminate();
   }
 
-  #send(message: ToWorker): void {
+  #send(message: ToWorker, transfer: readonly MessagePort[] = []): void {
     try {
-      this.#worker.postMessage(message, []);
+      this.#worker.postMessage(message, [...transfer]);
     } catch (error) {
       throw PrecisError.from(error, "INPUT_INVALID", "An argument cannot be sent to the engine", "Pass plain data.");
     }

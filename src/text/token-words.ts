@@ -13,6 +13,8 @@ interface TokenShape {
   breaksLine: boolean;
   /** Whether it is a control token of the model. */
   special: boolean;
+  /** What it adds to the text. */
+  text: string | undefined;
 }
 
 const NO_TEXT: TokenShape = {
@@ -21,6 +23,7 @@ const NO_TEXT: TokenShape = {
   endsSentence: false,
   breaksLine: false,
   special: false,
+  text: undefined,
 };
 
 /** End marks of sentences, with quotes and brackets that may follow them. */
@@ -54,6 +57,11 @@ export class TokenWords {
   /** Whether `id` is a control token, such as the beginning of text or of a turn. */
   isSpecial(id: number): boolean {
     return this.#shape(id).special;
+  }
+
+  /** What `id` adds to the text; undefined if that depends on its neighbours. Bytes of parts of characters become U+FFFD. */
+  textOf(id: number): string | undefined {
+    return this.#shape(id).text;
   }
 
   /** Number of words in `ids`. */
@@ -93,6 +101,7 @@ export class TokenWords {
       endsSentence: SENTENCE_END.test(text),
       breaksLine: text.includes("\n"),
       special,
+      text,
     };
   }
 }

@@ -7,20 +7,19 @@ import { PrecisError } from "../../errors.js";
 import { LONGEST_SPAN, type Span } from "../../sentinel/sentinel-tokens.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
 import type { MemorySession } from "../session.js";
+import { describeTokens, MOST_UNDECIDED } from "../spans/caller-spans.js";
 import { compressSpan } from "../spans/compress-span.js";
 import { everyKthSpan, fixedSpans, olderThanWindow, sentences } from "../spans/policies.js";
 import type { SpanOptions, SpanPolicy } from "../spans/span-policy.js";
 
 /** How spans are found. */
-const POLICIES = ["fixed", "every", "sentence", "older", "marked"] as const;
+const POLICIES = ["fixed", "every", "sentence", "older", "marked", "caller"] as const;
 
 const POLICY_OF: Readonly<Record<string, (options: SpanOptions) => SpanPolicy>> = {
   fixed: fixedSpans,
   every: everyKthSpan,
   sentence: sentences,
   older: olderThanWindow,
-  // What is marked comes with the input; nothing else is a span.
-  marked: () => () => undefined,
 };
 
 /** Shorter spans gain nothing and are kept. */
@@ -36,6 +35,27 @@ async function followMarks(
     if (end < 0) continue;
     if (end > 0) return end;
     if (end - start >= SHORTEST_SPAN) await compressSpan(session, session.row.length - (end - start), end - start);
+  }
+  return waiting.length;
+}
+
+/** Compresses what a caller's function chose and what is over; @returns how many tokens the next run may take. */
+async function followCaller(session: MemorySession, pending: number[], waiting: readonly number[]): Promise<number> {
+  if (session.spanAsker === undefined) {
+    throw new PrecisError("OPTION_INVALID", "The policy caller needs a function that chooses spans.", {
+      nextStep: "Pass it as `spans` to createMemory or restoreMemory, or use another policy.",
+    });
+  }
+  pending.splice(0, Math.max(0, pending.length - MOST_UNDECIDED));
+  const read = pending.length;
+  const tokens = describeTokens(session.words, [...pending, ...waiting]);
+  let decided = 0;
+  for (const { start, end } of await session.spanAsker.ask({ tokens, read })) {
+    if (end > read) return end - read;
+    const first = session.row.length - pending.length + start - decided;
+    if (end - start >= SHORTEST_SPAN) await compressSpan(session, first, end - start);
+    pending.splice(0, end - decided);
+    decided = end;
   }
   return waiting.length;
 }
@@ -67,7 +87,7 @@ export const sentinel: MemoryMethod = defineMethod({
       default: "fixed",
       choices: POLICIES,
       description:
-        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input).",
+        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses).",
     },
     span: {
       default: LONGEST_SPAN,
@@ -85,7 +105,8 @@ export const sentinel: MemoryMethod = defineMethod({
   },
   fits: (state, slots) => (state["pending"] as number[]).length <= slots,
   create: (options, state = { pending: [], decided: 0 }) => {
-    const policy = (POLICY_OF[options.policy] as (options: SpanOptions) => SpanPolicy)(options);
+    // What is marked comes with the input, and a caller is asked; there is nothing to decide here.
+    const policy: SpanPolicy = POLICY_OF[options.policy]?.(options) ?? (() => undefined);
     const marked = options.policy === "marked";
     const pending = state["pending"] as number[];
     const decided = (): number => Number(state["decided"]);
@@ -95,6 +116,7 @@ export const sentinel: MemoryMethod = defineMethod({
       checkMarks: (session, ids, marks) => checkMarks(session, ids, marks, options.span),
       async beforeRun(session, waiting, marks) {
         if (marked) return followMarks(session, waiting, marks);
+        if (options.policy === "caller") return followCaller(session, pending, waiting);
         const { words } = session;
         const next = waiting[0] as number;
         for (;;) {
