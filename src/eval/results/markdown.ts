@@ -1,6 +1,6 @@
 /** @file The generated part of the results page for one setting: tables with intervals, plots, and what was measured. */
 import { formatBytes, formatRatio } from "../../format/sizes.js";
-import { METRICS, type Metric, type MetricName } from "../metrics.js";
+import { METRICS, type Metric } from "../metrics.js";
 import { chartsOf } from "../report/charts.js";
 import { formatShare, labelOf, ABOUT } from "../report/wording.js";
 import type { EvaluationResult, MethodResult, ResultPoint } from "../result.js";
