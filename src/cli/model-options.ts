@@ -116,7 +116,8 @@ export async function chooseMemory(modelDirectory: string, flags: MemoryFlags): 
   resolveOptions(method, options);
   if (!method.needsCompTokens || adapter !== undefined) return { method: name, adapter, options };
   const installed = await installedAdapters(modelDirectory);
-  const chosen = installed.find((candidate) => candidate.method === name) ?? installed[0];
+  const own = installed.find((candidate) => candidate.method === name);
+  const chosen = own ?? (method.needsSummaryGain === true ? undefined : installed[0]);
   if (chosen !== undefined) return { method: name, adapter: chosen.directory, options };
   throw new PrecisError("OPTION_INVALID", `The method ${name} needs an adapter, and none is installed.`, {
     value: name,

@@ -75,6 +75,8 @@ export interface MemoryMethod {
   readonly paper?: string;
   /** Whether it needs an adapter with COMP tokens. */
   readonly needsCompTokens: boolean;
+  /** Whether that adapter must also scale summaries, so that none but its own kind will do. */
+  readonly needsSummaryGain?: boolean;
   readonly options: Readonly<Record<string, OptionSpec>>;
   /** KV positions that are ever needed at once beyond the option `window`, for methods that this option bounds. */
   readonly beyondWindow?: (compTokens: number) => number;

@@ -1,6 +1,7 @@
 /** @file Every memory method, by name. */
 import { PrecisError } from "../errors.js";
 import type { MemoryMethod } from "./method.js";
+import { autocompressor } from "./methods/autocompressor.js";
 import { ccmConcat } from "./methods/ccm-concat.js";
 import { ccmMerge } from "./methods/ccm-merge.js";
 import { compressive } from "./methods/compressive.js";
@@ -8,6 +9,7 @@ import { full } from "./methods/full.js";
 import { gist } from "./methods/gist.js";
 import { local } from "./methods/local.js";
 import { none } from "./methods/none.js";
+import { rmt } from "./methods/rmt.js";
 import { scattered } from "./methods/scattered.js";
 import { sentinel } from "./methods/sentinel.js";
 import { slidingWindow } from "./methods/sliding-window.js";
@@ -24,6 +26,8 @@ export const MEMORY_METHODS: readonly MemoryMethod[] = [
   ccmMerge,
   gist,
   compressive,
+  autocompressor,
+  rmt,
   streamingCcm,
   sentinel,
   local,

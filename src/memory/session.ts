@@ -111,6 +111,12 @@ export class MemorySession {
         nextStep: "Pass one with --adapter DIR, or choose a training-free method (`precis methods` lists them).",
       });
     }
+    if (method.needsSummaryGain === true && adapter?.summaryGain === undefined) {
+      throw new PrecisError("ADAPTER_MISMATCH", `The adapter was not trained for summaries, as ${method.name} needs.`, {
+        value: adapter?.directory,
+        nextStep: `Train one with \`precis train --method ${method.name}\`.`,
+      });
+    }
     this.runner = runner;
     this.method = method;
     this.options = options;

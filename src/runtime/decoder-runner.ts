@@ -17,8 +17,10 @@ import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Fee
 /** One sequence to run: its cached past and its new tokens. */
 export interface SequenceInput {
   past: KvRow;
-  /** Token ids; vocabSize + k stands for the adapter's COMP embedding k. */
+  /** Token ids; vocabSize + k stands for the adapter's COMP embedding k, or row k of `embeddings`. */
   ids: readonly number[];
+  /** [rows, hidden] in place of the adapter's COMP embeddings. */
+  embeddings?: Float32Array;
   positions: readonly number[];
   /** 1 where the adapter's LoRA acts, per token; default: nowhere. */
   gate?: readonly number[];
@@ -166,7 +168,8 @@ export class DecoderRunner implements AsyncDisposable {
     const embeddings = new Float32Array(batch.length * seq * hiddenSize);
     const positions = new Float64Array(batch.length * seq);
     batch.forEach((input, index) => {
-      this.#parts.embeddings.write(input.ids, embeddings, index * seq * hiddenSize, options.adapter?.compEmbeddings);
+      const extra = input.embeddings ?? options.adapter?.compEmbeddings;
+      this.#parts.embeddings.write(input.ids, embeddings, index * seq * hiddenSize, extra);
       positions.set(input.positions, index * seq);
     });
     feeds[DECODER_IO.embeddings] = floatTensor(embeddings, [batch.length, seq, hiddenSize]);

@@ -25,6 +25,8 @@ export class LoadedAdapter {
   readonly methodOptions: Readonly<Record<string, unknown>>;
   /** [compTokens, hidden] */
   readonly compEmbeddings: Float32Array | undefined;
+  /** [hidden], the factor that makes last hidden states input embeddings; only in adapters for recurrent summaries. */
+  readonly summaryGain: Float32Array | undefined;
   readonly targets: readonly LoraTarget[];
   readonly #tensors = new Map<string, LoraTensors>();
 
@@ -34,6 +36,7 @@ export class LoadedAdapter {
     this.gated = adapter.config.gated;
     this.compEmbeddings = adapter.compEmbeddings?.data;
     this.compTokens = adapter.compEmbeddings?.count ?? 0;
+    this.summaryGain = adapter.compEmbeddings?.summaryGain;
     this.method = adapter.config.precis?.method;
     const options = adapter.config.precis?.["options"];
     this.methodOptions = isRecord(options) ? options : {};

@@ -32,6 +32,8 @@ export interface CompEmbeddings {
   data: Float32Array;
   count: number;
   hiddenSize: number;
+  /** [hiddenSize], the factor on summary vectors as they are read; only for methods that pass summaries on. */
+  summaryGain?: Float32Array;
 }
 
 /** A loaded adapter. */
@@ -52,6 +54,7 @@ const CONFIG_FILE = "adapter_config.json";
 const WEIGHTS_FILE = "adapter_model.safetensors";
 const COMP_FILE = "comp_embeddings.safetensors";
 const COMP_TENSOR = "comp_embeddings";
+const GAIN_TENSOR = "summary_gain";
 /** The projections an adapter may change, and which side of each has the model's hidden size. */
 const PROJECTIONS: Readonly<Record<string, "in" | "out">> = {
   "self_attn.q_proj": "in",
@@ -113,9 +116,12 @@ export async function saveAdapter(
   if (compEmbeddings === undefined) {
     await rm(join(folder, COMP_FILE), { force: true });
   } else {
-    const { data, count, hiddenSize } = compEmbeddings;
-    const tensor: TensorData = { dtype: "float32", shape: [count, hiddenSize], data };
-    await writeSafetensors(join(folder, COMP_FILE), { [COMP_TENSOR]: tensor }, { format: "pt" });
+    const { data, count, hiddenSize, summaryGain } = compEmbeddings;
+    const tensors: Record<string, TensorData> = {
+      [COMP_TENSOR]: { dtype: "float32", shape: [count, hiddenSize], data },
+      ...(summaryGain && { [GAIN_TENSOR]: { dtype: "float32", shape: [hiddenSize], data: summaryGain } }),
+    };
+    await writeSafetensors(join(folder, COMP_FILE), tensors, { format: "pt" });
   }
   await writeFileAtomic(join(folder, CONFIG_FILE), `${JSON.stringify(json, undefined, 2)}\n`);
 }
@@ -241,12 +247,14 @@ async function readCompEmbeddings(
     () => true,
     () => false,
   );
-  const entry = exists ? (await readSafetensorsHeader(file)).tensors.get(COMP_TENSOR) : undefined;
+  const tensors = exists ? (await readSafetensorsHeader(file)).tensors : undefined;
+  const [entry, gain] = [tensors?.get(COMP_TENSOR), tensors?.get(GAIN_TENSOR)];
   if (exists && entry?.shape.length !== 2) {
     throw invalidAdapter(folder, `has a ${COMP_FILE} without a matrix named "${COMP_TENSOR}"`);
   }
   const [count = 0, size = 0] = entry?.shape ?? [];
-  const embeddings = entry && { data: await readTensor(entry), count, hiddenSize: size };
+  const summaryGain = gain && { summaryGain: await readTensor(gain) };
+  const embeddings = entry && { data: await readTensor(entry), count, hiddenSize: size, ...summaryGain };
   checkCompEmbeddings(embeddings, compTokens, folder);
   if (embeddings !== undefined && size !== hiddenSize) throw sizeMismatch(folder, COMP_FILE, size, hiddenSize);
   return embeddings;
@@ -270,6 +278,12 @@ function checkCompEmbeddings(embeddings: CompEmbeddings | undefined, compTokens:
     );
   }
   checkFinite(embeddings.data, COMP_TENSOR, folder);
+  const { summaryGain, hiddenSize } = embeddings;
+  if (summaryGain === undefined) return;
+  if (summaryGain.length !== hiddenSize) {
+    throw invalidAdapter(folder, `has a ${GAIN_TENSOR} of ${summaryGain.length} values, not ${hiddenSize}`);
+  }
+  checkFinite(summaryGain, GAIN_TENSOR, folder);
 }
 
 /** Training notes and storage formats do not change what an adapter computes, so they do not count. */
@@ -285,5 +299,6 @@ function fingerprintAdapter(
     hash.update(`\n${module} ${rank} ${a.length} ${b.length}\n`).update(a).update(b);
   }
   if (compEmbeddings !== undefined) hash.update(`\n${compEmbeddings.count}\n`).update(compEmbeddings.data);
+  if (compEmbeddings?.summaryGain !== undefined) hash.update("\n").update(compEmbeddings.summaryGain);
   return hash.digest("hex");
 }

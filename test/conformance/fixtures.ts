@@ -26,6 +26,10 @@ export interface Fixture extends AsyncDisposable {
   adapter: ReferenceAdapter;
   /** An empty folder for further files; removed with the fixture. */
   scratch: string;
+  /** An adapter for recurrent summaries, which acts at every token. */
+  recurrent: ReferenceAdapter;
+  /** The options that give a method the adapter it needs. */
+  adapterFor(method?: string): { adapter?: string };
   /** A memory of the model; the adapter is passed to methods that need one. */
   memory(options?: CreateMemoryOptions): Promise<Memory>;
 }
@@ -43,16 +47,23 @@ export async function createFixture(
   Object.assign(files.config, load.config);
   writeFileSync(join(files.directory, "config.json"), JSON.stringify(files.config));
   const adapter = writeRandomAdapter(join(scratch, "adapter"), files.options);
+  const recurrent = writeRandomAdapter(join(scratch, "recurrent"), { ...files.options, recurrent: true });
+  const adapterFor = (method: string = ""): { adapter?: string } => {
+    if (RECURRENT.test(method)) return { adapter: recurrent.directory };
+    return NEEDS_ADAPTER.test(method) ? { adapter: adapter.directory } : {};
+  };
   const model = await loadModel(files.directory, { device: "cpu", threads: 1, ...load });
   return {
     model,
     files,
     adapter,
+    recurrent,
+    adapterFor,
     scratch,
     memory: (memoryOptions = {}) =>
       model.createMemory({
         ...memoryOptions,
-        ...(NEEDS_ADAPTER.test(memoryOptions.method ?? "") ? { adapter: adapter.directory } : {}),
+        ...adapterFor(memoryOptions.method),
       }),
     async [Symbol.asyncDispose]() {
       await model.dispose();
@@ -62,6 +73,7 @@ export async function createFixture(
 }
 
 const NEEDS_ADAPTER = /ccm|gist|sentinel/;
+const RECURRENT = /autocompressor|rmt/;
 
 /** Every method as it is tried; options are small enough for a few dozen tokens to matter. */
 export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; label: string; slots?: number })[] = [
@@ -77,6 +89,9 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
   { label: "gist", method: "gist", slots: 2 },
   { label: "compressive", method: "compressive" },
   { label: "compressive, bounded", method: "compressive", options: { slots: 2, sink: 1, limit: 6 }, slots: 7 },
+  { label: "autocompressor", method: "autocompressor" },
+  { label: "autocompressor, bounded", method: "autocompressor", options: { limit: 6 }, slots: 6 },
+  { label: "rmt", method: "rmt", slots: 2 },
   { label: "compressive, each step alone", method: "compressive", options: { pool: 3, recursive: false } },
   { label: "streaming-ccm", method: "streaming-ccm", options: { window: 14, compress: 5, memory: 4 }, slots: 14 },
   {

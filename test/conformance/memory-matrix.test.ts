@@ -40,8 +40,7 @@ describe.each(TRIED_METHODS)("$label", ({ method, options, slots }) => {
     return memory;
   }
   const restore = (model: LanguageModel, bytes: Uint8Array): Promise<Memory> => {
-    const needsAdapter = MEMORY_METHODS.find(({ name }) => name === method)?.needsCompTokens === true;
-    return model.restoreMemory(bytes, needsAdapter ? { adapter: fixture.adapter.directory } : {});
+    return model.restoreMemory(bytes, fixture.adapterFor(method));
   };
 
   test("is deterministic", async () => {
@@ -189,6 +188,33 @@ describe("where nothing needs to be left out, a bounded method equals the full c
     }
   });
 
+  test("recurrent summaries with no step equal the full cache with the same adapter", async () => {
+    const adapter = fixture.recurrent.directory;
+    const wanted = await logitsOf(await fixture.model.createMemory({ method: "full", adapter }));
+    for (const method of ["autocompressor", "rmt"]) {
+      expect(await logitsOf(await fixture.memory({ method }))).toEqual(wanted);
+    }
+  });
+
+  test("rmt equals autocompressor after one step", async () => {
+    const [rmt, autocompressor] = [
+      await fixture.memory({ method: "rmt" }),
+      await fixture.memory({ method: "autocompressor" }),
+    ];
+    for (const each of [rmt, autocompressor]) await each.append(STEPS[0]);
+    expect(await rmt.rows()).toEqual(await autocompressor.rows());
+    for (const each of [rmt, autocompressor]) await each.append(STEPS[1]);
+    expect([(await rmt.stats()).slots, (await autocompressor.stats()).slots]).toEqual([2, 4]);
+  });
+
+  test("summaries need an adapter that was trained for them", async () => {
+    for (const method of ["autocompressor", "rmt"]) {
+      await expect(fixture.model.createMemory({ method, adapter: fixture.adapter.directory })).rejects.toMatchObject({
+        code: "ADAPTER_MISMATCH",
+      });
+    }
+  });
+
   test("ccm-merge equals ccm-concat after one step", async () => {
     const [merge, concat] = [
       await fixture.memory({ method: "ccm-merge" }),
@@ -205,6 +231,7 @@ describe("answers given together", () => {
   test.each([
     ["of one method", ["full", "full", "full", "full"]],
     ["of different methods", ["full", "ccm-merge", "streaming", "streaming-ccm"]],
+    ["of recurrent memories", ["autocompressor", "rmt", "ccm-concat", "full"]],
     ["of compressed memories", ["ccm-concat", "ccm-merge", "gist", "compressive"]],
   ])("are those given one by one: %s", async (_, methods) => {
     const make = async (): Promise<Memory[]> => {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { CreateMemoryOptions, Memory } from "#precis/index.js";
 import { difference } from "../golden/compare.js";
 import { runOnline } from "../reference/online.js";
+import { runRecurrent } from "../reference/recurrent.js";
 import { writeRandomAdapter, type ReferenceAdapter } from "../reference/random-model.js";
 import { createFixture, type Fixture } from "./fixtures.js";
 import { runSlidingWindow, StreamReference } from "./stream-reference.js";
@@ -122,6 +123,41 @@ describe("compressed memories equal the float64 reference", () => {
       ),
       { numRuns: 20 },
     );
+  });
+});
+
+describe("recurrent summaries equal the float64 reference", () => {
+  const sample = fc.record({ steps: fc.array(text(8), { minLength: 1, maxLength: 4 }), input: text(6) });
+  // Each step feeds float32's rounding back through all layers of a random model.
+  const tolerance = 5 * TOLERANCE;
+
+  test.each(["autocompressor", "rmt"])("%s", async (method) => {
+    await fc.assert(
+      fc.asyncProperty(sample, async ({ steps, input }) => {
+        const logits = runRecurrent(fixture.files, fixture.recurrent, steps, input, method === "autocompressor");
+        const memory = await fixture.memory({ method });
+        for (const step of steps) await memory.append(step);
+        expect(difference((await memory.forward(input)).logits, logits)).toBeLessThan(tolerance);
+        expect((await memory.stats()).slots).toBe(method === "rmt" ? 2 : 2 * steps.length);
+        await memory.dispose();
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test("an answered input is summarised as if it had been appended", async () => {
+    for (const method of ["autocompressor", "rmt"]) {
+      const [answering, appending] = [await fixture.memory({ method }), await fixture.memory({ method })];
+      for (const input of [
+        [20, 30, 40],
+        [50, 60],
+      ]) {
+        const { tokenIds } = await answering.answer(input, { maxTokens: 3, ignoreEos: true });
+        await appending.append([...input, ...tokenIds]);
+      }
+      const [got, expected] = [await answering.rows(), await appending.rows()];
+      got.keys.forEach((keys, layer) => expect(difference(keys, expected.keys[layer])).toBeLessThan(TOLERANCE));
+    }
   });
 });
 

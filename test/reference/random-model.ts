@@ -206,6 +206,8 @@ export interface RandomAdapterOptions extends RandomModelOptions {
   compTokens?: number;
   /** Default "concat". */
   method?: "concat" | "merge";
+  /** For recurrent summaries: acts at every token, and scales summaries. Default false. */
+  recurrent?: boolean;
 }
 
 /** An adapter on disk and in memory. */
@@ -219,6 +221,8 @@ export interface ReferenceAdapter {
   weights: Map<string, Float32Array>;
   /** [compTokens, hidden], row-major. */
   compEmbeddings: Float32Array;
+  /** [hidden], of an adapter for recurrent summaries. */
+  summaryGain?: Float32Array;
 }
 
 /** The name in a PEFT file of a LoRA matrix. */
@@ -233,11 +237,13 @@ interface AdapterFiles {
   method: "concat" | "merge";
   tensors: Map<string, NamedTensor>;
   comp: NamedTensor;
+  /** Makes it an adapter for recurrent summaries, which acts at every token. */
+  gain?: NamedTensor;
 }
 
 function writeAdapter(directory: string, files: AdapterFiles): ReferenceAdapter {
   mkdirSync(directory, { recursive: true });
-  const { r, alpha, compTokens, method, comp } = files;
+  const { r, alpha, compTokens, method, comp, gain } = files;
   const config = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",
@@ -246,12 +252,15 @@ function writeAdapter(directory: string, files: AdapterFiles): ReferenceAdapter 
     lora_dropout: 0,
     bias: "none",
     target_modules: ["q_proj", "k_proj", "v_proj", "o_proj"],
-    precis: { method: `ccm-${method}`, compTokens },
+    precis: gain === undefined ? { method: `ccm-${method}`, compTokens } : { method: "rmt", compTokens, gated: false },
   };
   writeFileSync(join(directory, "adapter_config.json"), JSON.stringify(config, null, 2));
   const weights = writeSafetensors(join(directory, "adapter_model.safetensors"), files.tensors);
-  writeSafetensors(join(directory, "comp_embeddings.safetensors"), new Map([["comp_embeddings", comp]]));
-  return { directory, scale: alpha / r, r, compTokens, weights, compEmbeddings: comp.data };
+  const rows = new Map([["comp_embeddings", comp]]);
+  if (gain !== undefined) rows.set("summary_gain", gain);
+  writeSafetensors(join(directory, "comp_embeddings.safetensors"), rows);
+  const summaryGain = gain && { summaryGain: gain.data };
+  return { directory, scale: alpha / r, r, compTokens, weights, compEmbeddings: comp.data, ...summaryGain };
 }
 
 /**
@@ -260,7 +269,7 @@ function writeAdapter(directory: string, files: AdapterFiles): ReferenceAdapter 
  * @param options those of the model (spread `model.options`), and the adapter's own
  */
 export function writeRandomAdapter(directory: string, options: RandomAdapterOptions = {}): ReferenceAdapter {
-  const { r = 8, alpha = 16, compTokens = 2, method = "concat" } = options;
+  const { r = 8, alpha = 16, compTokens = 2, method = "concat", recurrent = false } = options;
   const filled = withDefaults(options);
   const normal = normalGenerator(filled.seed + 0x5eed);
   const tensors = new Map<string, NamedTensor>();
@@ -271,7 +280,8 @@ export function writeRandomAdapter(directory: string, options: RandomAdapterOpti
     }
   }
   const comp = randomTensor(normal, [compTokens, filled.hiddenSize], 0.5);
-  return writeAdapter(directory, { r, alpha, compTokens, method, tensors, comp });
+  const gain = recurrent ? { gain: randomTensor(normal, [filled.hiddenSize], 0.1, 0.4) } : {};
+  return writeAdapter(directory, { r, alpha, compTokens, method, tensors, comp, ...gain });
 }
 
 /**

@@ -77,6 +77,12 @@ describe("loading", () => {
     expect(adapter.warnings).toEqual([]);
   });
 
+  test("reads the gain of summaries beside their tokens", async () => {
+    const gain = { summary_gain: floats([4], noise(4, 7)) };
+    const adapter = await load({ config: { precis: { ...PRECIS, gated: false } }, comp: { ...COMP, ...gain } });
+    expect(adapter.compEmbeddings).toEqual({ data: noise(8, 5), count: 2, hiddenSize: 4, summaryGain: noise(4, 7) });
+  });
+
   test("a method without COMP tokens says that its LoRA acts at every token", async () => {
     const adapter = await load({ config: { precis: { method: "compressive", compTokens: 0, gated: false } } });
     expect(adapter.config).toMatchObject({ gated: false, precis: { method: "compressive", gated: false } });
@@ -144,6 +150,12 @@ describe("an adapter is refused", () => {
     ["without alpha", { config: { lora_alpha: undefined } }, "ADAPTER_INVALID", /lora_alpha undefined/],
     ["with a broken pattern", { config: { rank_pattern: { "(": 2 } } }, "ADAPTER_INVALID", /"\(", which is not a reg/],
     ["without targets", { config: { target_modules: null } }, "ADAPTER_INVALID", /target_modules null/],
+    [
+      "with a gain of another size",
+      { config: { precis }, comp: { ...COMP, summary_gain: floats([3], noise(3)) } },
+      "ADAPTER_INVALID",
+      /summary_gain of 3 values, not 4/,
+    ],
     [
       "with a gate that is neither",
       { config: { precis: { ...precis, gated: "no" } }, comp: COMP },
