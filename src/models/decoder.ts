@@ -164,7 +164,7 @@ export class DecoderEmitter {
       hidden = this.graph.scope(`model.layers.${layer}`, () => this.#layer(layer, input));
     }
     const lastTap = `hidden.${this.#config.layerCount}`;
-    if (this.#taps.has(lastTap)) this.#tap(lastTap, this.#norm(hidden, "model.norm"));
+    if (this.#taps.has(lastTap)) this.#tap(lastTap, this.finalNorm(hidden));
     this.#refuseUnknownTaps();
     return hidden;
   }
@@ -176,7 +176,12 @@ export class DecoderEmitter {
     const flat = reshape(this.graph, hidden, [tokens, this.#config.hiddenSize]);
     const picked =
       inverse === undefined ? gatherRows(this.graph, flat, rows) : pickRows(this.graph, flat, rows, inverse);
-    return this.#head(this.#norm(picked, "model.norm"));
+    return this.#head(this.finalNorm(picked));
+  }
+
+  /** Hidden states after the last norm, which the head reads. */
+  finalNorm(hidden: Value): Value {
+    return this.#norm(hidden, "model.norm");
   }
 
   #layer(layer: number, hidden: Value): Value {

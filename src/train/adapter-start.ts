@@ -52,5 +52,10 @@ export function parametersOfAdapter(
     write(loraName("b", Number(layer), target.join(".")), b, 1 / loraScale);
   }
   if (adapter.compEmbeddings !== undefined) write("comp_embeddings", adapter.compEmbeddings.data, 1);
+  const gain = adapter.compEmbeddings?.summaryGain;
+  if ((gain !== undefined) !== (spec.summaryGain === true)) {
+    throw mismatch(adapter, `${gain === undefined ? "has no" : "has a"} gain of summaries, unlike the run`, undefined);
+  }
+  if (gain !== undefined) write("summary_log_gain", gain.map(Math.log), 1);
   return values;
 }

@@ -8,6 +8,7 @@ import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { fingerprintCheckpoint, openCheckpoint } from "../weights/checkpoint.js";
 import { placeTensors } from "../weights/placement.js";
+import { readTensor } from "../weights/safetensors.js";
 
 /** An opened base model; holds no engine resources. */
 export interface BaseModel {
@@ -20,6 +21,8 @@ export interface BaseModel {
   template: ChatTemplate;
   /** One row of the embedding table, [hidden]. */
   embedding: (id: number) => Float32Array;
+  /** The factors that the last norm multiplies by, [hidden]. */
+  finalNorm: Float32Array;
 }
 
 /**
@@ -39,6 +42,8 @@ export async function openBaseModel(directory: string): Promise<BaseModel> {
   const { folder, tensors } = placeTensors(checkpoint.tensors);
   const entry = tensors.get("model.embed_tokens.weight");
   if (entry === undefined) throw new PrecisError("WEIGHTS_INVALID", "The checkpoint has no embedding table.");
+  const norm = tensors.get("model.norm.weight");
+  if (norm === undefined) throw new PrecisError("WEIGHTS_INVALID", "The checkpoint has no last norm.");
   const embedding = (id: number): Float32Array => {
     using table = new EmbeddingTable(entry, 1);
     const row = new Float32Array(config.hiddenSize);
@@ -54,5 +59,6 @@ export async function openBaseModel(directory: string): Promise<BaseModel> {
     tokenizer,
     template,
     embedding,
+    finalNorm: (await readTensor(norm)).map((factor) => factor + config.normOffset),
   };
 }

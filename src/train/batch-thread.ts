@@ -4,7 +4,9 @@ import { EpisodeSampler, type SampleOptions } from "../data/sample.js";
 import type { Episode } from "../data/episode.js";
 import { PrecisError, type SerializedError } from "../errors.js";
 import { openBaseModel } from "./base-model.js";
-import { builtBatches, type BatchOptions } from "./batches.js";
+import { packedBatches, type BatchOptions, type PlannedBatch } from "./batches.js";
+import { segmentedBatches, type SegmentBatchOptions } from "./segment-batches.js";
+import type { SegmentedBatch } from "./segments.js";
 import type { DistilledBatch } from "./training-batch.js";
 
 /** Sample options without what cannot be sent to a thread. */
@@ -14,18 +16,23 @@ export type PortableSample = Omit<SampleOptions, "tokenizer" | "template" | "sig
 export interface BatchThreadOptions {
   modelDirectory: string;
   sample: PortableSample;
-  batches: BatchOptions;
+  batches: BatchOptions | SegmentBatchOptions;
   /** Batches to leave out. */
   skip: number;
 }
 
-type Answer = { batch: DistilledBatch } | { error: SerializedError } | { done: true };
+/** The batches that options ask for. */
+type BatchOf<Options> = Options extends SegmentBatchOptions ? SegmentedBatch : DistilledBatch;
+
+type Answer = { batch: DistilledBatch | SegmentedBatch } | { error: SerializedError } | { done: true };
 
 /** Batches that are ready or in the making while the caller works on one. */
 const LOOKAHEAD = 3;
 
 /** Endless batches from a worker thread, which ends with the iteration. */
-export async function* workerBatches(options: BatchThreadOptions): AsyncGenerator<DistilledBatch, void, void> {
+export async function* workerBatches<Options extends BatchThreadOptions>(
+  options: Options,
+): AsyncGenerator<BatchOf<Options["batches"]>, void, void> {
   const worker = new Worker(new URL(import.meta.url), { workerData: options });
   const answers: Answer[] = [];
   let wake: () => void = () => undefined;
@@ -45,7 +52,7 @@ export async function* workerBatches(options: BatchThreadOptions): AsyncGenerato
       if ("error" in answer) throw PrecisError.fromJSON(answer.error);
       if ("done" in answer) return;
       worker.postMessage("next");
-      yield answer.batch;
+      yield answer.batch as BatchOf<Options["batches"]>;
     }
   } finally {
     await worker.terminate();
@@ -56,16 +63,32 @@ async function* endless(sampler: EpisodeSampler): AsyncGenerator<Episode, void, 
   for (let index = 0; ; index++) yield sampler.at(index);
 }
 
+function planBatches(
+  episodes: AsyncIterable<Episode>,
+  options: BatchThreadOptions["batches"],
+): AsyncGenerator<PlannedBatch<DistilledBatch | SegmentedBatch>, void, void> {
+  return "shape" in options ? segmentedBatches(episodes, options) : packedBatches(episodes, options);
+}
+
 /** Serves one batch per request. */
 async function serve(options: BatchThreadOptions): Promise<void> {
   const { tokenizer, template } = await openBaseModel(options.modelDirectory);
   const sampler = await EpisodeSampler.open({ ...options.sample, tokenizer, template });
-  const batches = builtBatches(endless(sampler), options.batches, options.skip);
+  const batches = planBatches(endless(sampler), options.batches);
+  let skipped = 0;
   let last: Promise<void> = Promise.resolve();
   const answerNext = async (): Promise<void> => {
+    for (; skipped < options.skip; skipped++) await batches.next();
     const { value, done } = await batches.next();
-    const answer: Answer = done === true ? { done: true } : { batch: value };
-    parentPort?.postMessage(answer, done === true ? [] : [value.attentionBias.buffer as ArrayBuffer]);
+    if (done === true) {
+      parentPort?.postMessage({ done: true } satisfies Answer);
+      return;
+    }
+    const batch = value.build();
+    // Masks are most of it, and change owner without being copied.
+    const masks = "segments" in batch ? batch.segments.map(({ tokens }) => tokens) : [batch];
+    const buffers = masks.flatMap(({ attentionBias, attend }) => [attentionBias.buffer, attend.buffer]);
+    parentPort?.postMessage({ batch } satisfies Answer, buffers as ArrayBuffer[]);
   };
   const fail = (error: unknown): void =>
     parentPort?.postMessage({ error: PrecisError.from(error, "ENGINE_FAILED", "Making batches failed").toJSON() });

@@ -6,7 +6,7 @@ import { seededRandom } from "../runtime/sampler.js";
 
 /** One tensor inside the flat vector. */
 export interface ParameterSlice {
-  /** `lora_a.LAYER.TARGET`, `lora_b.LAYER.TARGET` or `comp_embeddings`. */
+  /** `lora_a.LAYER.TARGET`, `lora_b.LAYER.TARGET`, `comp_embeddings` or `summary_log_gain`. */
   name: string;
   shape: readonly number[];
   /** First element. */
@@ -21,6 +21,8 @@ export interface ParameterSpec {
   targets: readonly LoraTarget[];
   /** New input tokens; 0 for an ordinary LoRA. */
   compTokens: number;
+  /** Whether summaries of the new tokens are passed on, scaled by a gain that is learned as its logarithm. */
+  summaryGain?: boolean;
 }
 
 /** Where each tensor lies in the flat vector. */
@@ -52,19 +54,22 @@ export function layoutParameters(config: DecoderConfig, spec: ParameterSpec): Pa
     }
   }
   if (spec.compTokens > 0) place("comp_embeddings", [spec.compTokens, config.hiddenSize]);
+  if (spec.summaryGain === true) place("summary_log_gain", [config.hiddenSize]);
   return { slices, size: offset };
 }
 
 /**
  * Starting values as the reference's: A uniform within ±1/√in (Kaiming with a = √5), B zero, and COMP embedding k the mean
- * of the vocabulary rows k, k + N, k + 2N, … for N = compTokens.
+ * of the vocabulary rows k, k + N, k + 2N, … for N = compTokens. The gain of summaries gives them the norm of vocabulary rows.
  * @param vocabularyRow reads one row of the embedding table
+ * @param finalNorm factors of the last norm, [hidden], which decide how large summaries are; needed for their gain only
  */
 export function initialParameters(
   config: DecoderConfig,
   layout: ParameterLayout,
   seed: number,
   vocabularyRow: (id: number) => Float32Array,
+  finalNorm?: Float32Array,
 ): Float32Array {
   const random = seededRandom(seed);
   const values = new Float32Array(layout.size);
@@ -79,9 +84,22 @@ export function initialParameters(
         values.subarray(offset, offset + size),
         vocabularyRow,
       );
+    } else if (name === "summary_log_gain" && finalNorm !== undefined) {
+      const usual = Math.sqrt(meanSquareOfRows(config.vocabSize, vocabularyRow) / meanSquare(finalNorm));
+      values.fill(Math.log(usual), offset, offset + size);
     }
   }
   return values;
+}
+
+function meanSquare(values: Float32Array): number {
+  return values.reduce((sum, value) => sum + value * value, 0) / values.length;
+}
+
+function meanSquareOfRows(vocabSize: number, vocabularyRow: (id: number) => Float32Array): number {
+  let sum = 0;
+  for (let id = 0; id < vocabSize; id++) sum += meanSquare(vocabularyRow(id));
+  return sum / vocabSize;
 }
 
 function writeMeanEmbeddings(

@@ -13,7 +13,7 @@ export interface TrainingRun<Batch> {
   trainer: Omit<TrainerParts<Batch>, "state">;
   initialParameters: () => Float32Array;
   /** Tokens of a micro-batch, padding included, for the count of tokens. */
-  tokensPerBatch: number;
+  tokensOf(batch: Batch): number;
   schedule: ScheduleOptions;
   /** Micro-batches of one optimiser step. */
   accumulation: number;
@@ -124,7 +124,6 @@ async function takeSteps<Batch>(
   metrics: MetricsLine[],
 ): Promise<void> {
   const held = await evaluationBatches(run);
-  const tokensPerStep = run.accumulation * run.tokensPerBatch;
   const startedAt = Date.now();
   const before = { ...progress };
   const elapsed = (): number => (Date.now() - startedAt) / 1000;
@@ -137,7 +136,7 @@ async function takeSteps<Batch>(
     const { loss, gradientNorm, labels, distillLoss } = await trainer.takeStep(micro, learningRate);
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) throw diverged(trainer.step, loss, gradientNorm);
     progress.batches += run.accumulation;
-    progress.tokens += tokensPerStep;
+    progress.tokens += micro.reduce((sum, batch) => sum + run.tokensOf(batch), 0);
     progress.seconds = before.seconds + elapsed();
     const line: MetricsLine = {
       step: trainer.step,

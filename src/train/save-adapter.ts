@@ -58,6 +58,13 @@ export async function saveTrainedAdapter(
     lora,
     ...(compTokens === 0
       ? {}
-      : { compEmbeddings: { data: values("comp_embeddings"), count: compTokens, hiddenSize: config.hiddenSize } }),
+      : {
+          compEmbeddings: {
+            data: values("comp_embeddings"),
+            count: compTokens,
+            hiddenSize: config.hiddenSize,
+            ...(spec.summaryGain === true ? { summaryGain: values("summary_log_gain").map(Math.exp) } : {}),
+          },
+        }),
   });
 }

@@ -43,7 +43,12 @@ export function batchLabels({ batch, seq, labels, predictors }: PaddedBatch): Ba
   return { rows, tokens, ids };
 }
 
-function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec): Feeds {
+/**
+ * The labels as inputs of a training graph.
+ * @param total number of labels that the mean is over; default: these
+ * @throws INPUT_INVALID if there are more labels than the graph takes
+ */
+export function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec, total: number = labels.rows.length): Feeds {
   const tokens = spec.batch * spec.seq;
   const count = labels.rows.length;
   if (count > spec.labels) {
@@ -60,7 +65,7 @@ function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec): Feeds {
   const ids = new Float32Array(spec.labels);
   ids.set(labels.ids);
   const weights = new Float32Array(spec.labels);
-  weights.fill(1 / Math.max(1, count), 0, count);
+  weights.fill(1 / Math.max(1, total), 0, count);
   return {
     [TRAINING_IO.labelRows]: integerTensor(rows),
     [TRAINING_IO.labelInverse]: integerTensor(inverse),
@@ -173,7 +178,12 @@ export function forwardFeeds(
   spec: TrainingGraphSpec,
   labels: BatchLabels = batchLabels(batch),
 ): Feeds {
-  const feeds: Feeds = { ...tokenFeeds(config, batch, spec), ...labelFeeds(labels, spec) };
+  return { ...sequenceFeeds(config, batch, spec), ...labelFeeds(labels, spec) };
+}
+
+/** Everything but the labels: tokens, positions, masks. */
+export function sequenceFeeds(config: DecoderConfig, batch: PaddedBatch, spec: TrainingGraphSpec): Feeds {
+  const feeds: Feeds = tokenFeeds(config, batch, spec);
   const rows = [batch.batch, batch.seq];
   for (const type of layerTypesOf(config)) {
     const rotary = config.rotary[type];

@@ -8,7 +8,7 @@ import { add, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
-import { DecoderEmitter } from "../models/decoder.js";
+import { DecoderEmitter, type LoraTarget } from "../models/decoder.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
@@ -58,7 +58,7 @@ export const TRAINING_IO = {
 } as const;
 
 /** Cuts the flat vector into its tensors. */
-function cutParameters(graph: GraphBuilder, vector: Value, layout: ParameterLayout): Map<string, Value> {
+export function cutParameters(graph: GraphBuilder, vector: Value, layout: ParameterLayout): Map<string, Value> {
   return new Map(
     layout.slices.map(({ name, shape, offset, size }) => [
       name,
@@ -67,8 +67,53 @@ function cutParameters(graph: GraphBuilder, vector: Value, layout: ParameterLayo
   );
 }
 
+/** A decoder whose LoRA is cut from the trained vector. */
+export function trainedDecoder(
+  graph: GraphBuilder,
+  config: DecoderConfig,
+  weights: DecoderWeights,
+  tensors: ReadonlyMap<string, Value>,
+  spec: TrainingGraphSpec,
+  dropout?: DropoutOptions,
+): DecoderEmitter {
+  const { batch, seq, targets: loraTargets, loraScale, averaging } = spec;
+  const scaled = new Map<string, Value>();
+  for (const [name, value] of tensors) if (name.startsWith("lora_b.")) scaled.set(name, scale(graph, value, loraScale));
+  const loraPair = (layer: number, target: LoraTarget): { a: Value; b: Value } => ({
+    a: tensors.get(loraName("a", layer, target)) as Value,
+    b: scaled.get(loraName("b", layer, target)) as Value,
+  });
+  const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
+  const options = { cached: false, loraTargets, loraPair, ...loraInput, averaging };
+  return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
+}
+
+/** The labels' logits [labels, vocab] and weights [labels, 1], and their mean negative log-likelihood. */
+export function labelLoss(
+  graph: GraphBuilder,
+  emitter: DecoderEmitter,
+  hidden: Value,
+  { batch, seq, labels }: TrainingGraphSpec,
+): Pick<Forward, "logits" | "weights" | "loss"> {
+  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
+  const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
+  const ids = graph.input(TRAINING_IO.labelIds, "float32", [labels, 1]);
+  const weights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
+  const logits = emitter.logits(hidden, rows, inverse);
+  const loss = crossEntropy(graph, logits, ids, weights);
+  graph.output(loss, TRAINING_IO.loss);
+  return { logits, weights, loss };
+}
+
+/** Adds the gradients of the layout's slices to `accumulated`, an input, and declares the sum [parameters] an output. */
+export function accumulate(graph: GraphBuilder, layout: ParameterLayout, gradients: readonly Value[]): void {
+  const flat = gradients.map((gradient, index) => reshape(graph, gradient, [layout.slices[index]?.size as number]));
+  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
+  graph.output(add(graph, accumulated, concat(graph, flat, 0)), TRAINING_IO.gradient);
+}
+
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
-function embed(
+export function embed(
   graph: GraphBuilder,
   emitter: DecoderEmitter,
   spec: TrainingGraphSpec,
@@ -103,36 +148,10 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const { batch, seq, labels } = spec;
   const tensors = cutParameters(graph, graph.input(TRAINING_IO.parameters, "float32", [layout.size]), layout);
-  const scaled = new Map<string, Value>();
-  for (const [name, value] of tensors)
-    if (name.startsWith("lora_b.")) scaled.set(name, scale(graph, value, spec.loraScale));
-  const emitter = new DecoderEmitter(
-    graph,
-    config,
-    weights,
-    { batch, seq },
-    {
-      cached: false,
-      loraTargets: spec.targets,
-      loraPair: (layer, target) => ({
-        a: tensors.get(loraName("a", layer, target)) as Value,
-        b: scaled.get(loraName("b", layer, target)) as Value,
-      }),
-      ...(dropout === undefined ? {} : { loraInput: emitDropout(graph, config, spec, dropout) }),
-      averaging: spec.averaging,
-    },
-  );
+  const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
   const hidden = emitter.layers(embed(graph, emitter, spec, tensors.get("comp_embeddings")));
-  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
-  const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
-  const ids = graph.input(TRAINING_IO.labelIds, "float32", [labels, 1]);
-  const labelWeights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
-  const logits = emitter.logits(hidden, rows, inverse);
-  const loss = crossEntropy(graph, logits, ids, labelWeights);
-  graph.output(loss, TRAINING_IO.loss);
-  return { tensors, states: [...emitter.layerInputs, hidden], logits, weights: labelWeights, loss };
+  return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, hidden, spec) };
 }
 
 /**
@@ -161,11 +180,7 @@ export function buildTrainingGraph(
   }
   const parameters = layout.slices.map(({ name }) => forward.tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? forward.states : [];
-  const gradients = differentiate(graph, objective, parameters, { checkpoints }).map((gradient, index) =>
-    reshape(graph, gradient, [layout.slices[index]?.size as number]),
-  );
-  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
-  graph.output(add(graph, accumulated, concat(graph, gradients, 0)), TRAINING_IO.gradient);
+  accumulate(graph, layout, differentiate(graph, objective, parameters, { checkpoints }));
   return graph;
 }
 

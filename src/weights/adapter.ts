@@ -117,11 +117,11 @@ export async function saveAdapter(
     await rm(join(folder, COMP_FILE), { force: true });
   } else {
     const { data, count, hiddenSize, summaryGain } = compEmbeddings;
-    const tensors: Record<string, TensorData> = {
+    const rows: Record<string, TensorData> = {
       [COMP_TENSOR]: { dtype: "float32", shape: [count, hiddenSize], data },
       ...(summaryGain && { [GAIN_TENSOR]: { dtype: "float32", shape: [hiddenSize], data: summaryGain } }),
     };
-    await writeSafetensors(join(folder, COMP_FILE), tensors, { format: "pt" });
+    await writeSafetensors(join(folder, COMP_FILE), rows, { format: "pt" });
   }
   await writeFileAtomic(join(folder, CONFIG_FILE), `${JSON.stringify(json, undefined, 2)}\n`);
 }

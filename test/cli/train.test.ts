@@ -102,6 +102,8 @@ test("a time limit stops a run so that it can be resumed; other options are then
 test.each([
   ["ccm-merge", ["--decay", "0.3", "--sink", "--recompute"], { average: "ema", decay: 0.3, sink: 1, recursive: true }],
   ["lora", ["--targets", "q_proj,down_proj", "--labels", "all", "--label-budget", "48"], undefined],
+  ["autocompressor", ["--segment-length", "96", "--bptt", "2", "--labels", "all"], { limit: 8 }],
+  ["rmt", ["--segment-length", "96", "--recompute"], {}],
   ["compressive", ["--comp-tokens", "3", "--no-recursive"], { slots: 3, limit: 12, sink: 0, recursive: false }],
 ])("%s: the adapter is used as it was trained", async (method, more, options) => {
   const output = `use-${method}`;

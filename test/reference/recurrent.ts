@@ -17,30 +17,41 @@ function read(
   const { vocab_size: vocab, hidden_size: hidden } = model.config as { vocab_size: number; hidden_size: number };
   const slots = prompt.length / hidden;
   const tokens = summarize ? adapter.compEmbeddings.length / hidden : 0;
-  const rows = Float32Array.from([...prompt, ...adapter.compEmbeddings]);
+  const soft = prompt.map((value, i) => value * (adapter.summaryGain as Float32Array)[i % hidden]);
+  const rows = Float32Array.from([...soft, ...adapter.compEmbeddings]);
   const fresh = (count: number, first: number): number[] => Array.from({ length: count }, (_, k) => vocab + first + k);
   const inputIds = [...fresh(slots, 0), ...text, ...fresh(tokens, slots)];
   return decode(model, { inputIds, gate: inputIds.map(() => 1), adapter: { ...adapter, compEmbeddings: rows } });
 }
 
-/** The soft prompt [vectors · hidden] after each of `steps`, from `prompt` on, the one before them. */
+/** The summaries [vectors · hidden], before their gain, after `steps`; `prompt` are those before them. */
 export function summaries(
   model: DecoderModel,
   adapter: RecurrentAdapter,
   steps: readonly (readonly number[])[],
   accumulate: boolean,
   prompt: readonly number[] = [],
-): number[] {
+): readonly number[] {
   const { length } = adapter.compEmbeddings;
-  const gain = adapter.summaryGain as Float32Array;
-  return steps.reduce<number[]>(
-    (before, step) => {
-      const last = read(model, adapter, before, step, true).hidden.at(-1) as Float64Array;
-      const fresh = [...last.subarray(last.length - length)].map((value, i) => value * gain[i % gain.length]);
-      return accumulate ? [...before, ...fresh] : fresh;
-    },
-    [...prompt],
-  );
+  let held = prompt;
+  for (const step of steps) {
+    const last = read(model, adapter, held, step, true).hidden.at(-1) as Float64Array;
+    const fresh = last.subarray(last.length - length);
+    held = accumulate ? [...held, ...fresh] : [...fresh];
+  }
+  return held;
+}
+
+/** Logits [input, vocab] of an input behind summaries. */
+export function answerLogits(
+  model: DecoderModel,
+  adapter: RecurrentAdapter,
+  prompt: readonly number[],
+  input: readonly number[],
+): Float64Array {
+  const { vocab_size: vocab } = model.config as { vocab_size: number };
+  const { logits } = read(model, adapter, prompt, input, false);
+  return logits.subarray(logits.length - input.length * vocab);
 }
 
 /** Logits [input, vocab] after `steps`. */
@@ -52,16 +63,4 @@ export function runRecurrent(
   accumulate: boolean,
 ): Float64Array {
   return answerLogits(model, adapter, summaries(model, adapter, steps, accumulate), input);
-}
-
-/** Logits [input, vocab] of an input behind a soft prompt. */
-export function answerLogits(
-  model: DecoderModel,
-  adapter: RecurrentAdapter,
-  prompt: readonly number[],
-  input: readonly number[],
-): Float64Array {
-  const { vocab_size: vocab } = model.config as { vocab_size: number };
-  const { logits } = read(model, adapter, prompt, input, false);
-  return logits.subarray(logits.length - input.length * vocab);
 }

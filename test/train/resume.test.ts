@@ -47,7 +47,7 @@ function plan(changes: Partial<TrainingRun> = {}): TrainingRun {
     output: mkdtempSync(join(tiny.scratch, "run-")),
     trainer,
     initialParameters: () => Float32Array.from(state.parameters),
-    tokensPerBatch: 2 * 40,
+    tokensOf: ({ batch, seq }) => batch * seq,
     schedule: { learningRate: 1e-2, steps: STEPS, warmupRatio: 0.2, kind: "cosine" },
     accumulation: 2,
     openBatches: (skip) => builtBatches(episodes(0, 10_000), BATCHES, skip),

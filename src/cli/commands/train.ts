@@ -48,7 +48,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
 export function trainCommand(): Command {
   const command = addTrainOptions(
     new Command("train").description(
-      "Train an adapter (ccm-concat, ccm-merge, gist, compressive, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
+      "Train an adapter (ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
     ),
   ).addHelpText(
     "after",
@@ -60,6 +60,8 @@ Examples:
     $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/merge --rows 32 --device webgpu
   Learn from the model with the full context in view as well, and from every word:
     $ precis train --method ccm-concat --data ./data --output runs/taught --distill 0.5 --labels all --label-budget 2048
+  Recurrent summaries, with gradients through two of them:
+    $ precis train --method autocompressor --bptt 2 --rows 32 --data ./data --output runs/autocompressor
   Sentinel tokens at all ratios, and the same budget for what they are compared with, on books and documents:
     $ precis train --method sentinel --ratio 0.1-0.9 --data ./data --output runs/sentinel
     $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local

@@ -30,6 +30,8 @@ export interface TrainFlags {
   steps: number;
   rows: number;
   rowLength: number;
+  segmentLength: number;
+  bptt?: number;
   accumulation: number;
   labels: LabelScope;
   labelBudget?: number;
@@ -103,12 +105,15 @@ const shares = (value: string): readonly [number, number] => {
 export function addTrainOptions(command: Command): Command {
   return command
     .option("--model <dir|id>", "base model", join(EMBEDDED_MODELS, "precis-28m"))
-    .requiredOption("--method <name>", "ccm-concat, ccm-merge, gist, compressive, sentinel, local, scattered or lora")
+    .requiredOption(
+      "--method <name>",
+      "ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel, local, scattered or lora",
+    )
     .requiredOption("--data <dir>", "folder of .jsonl(.gz) or .parquet data")
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
-    .option("--comp-tokens <n>", "COMP tokens of a time step; compressive: pooled slots", wholeNumber, 2)
+    .option("--comp-tokens <n>", "COMP tokens of a time step, or its pooled slots or summary vectors", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
@@ -131,6 +136,12 @@ export function addTrainOptions(command: Command): Command {
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
     .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
     .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
+    .option("--segment-length <n>", "autocompressor, rmt: most tokens of a step, and of the input", wholeNumber, 128)
+    .option(
+      "--bptt <n>",
+      "autocompressor, rmt: most summaries that a gradient passes back through; default: all",
+      wholeNumber,
+    )
     .option("--accumulation <n>", "micro-batches of a step", wholeNumber, 1)
     .addOption(
       new Option("--labels <scope>", "what the loss covers: the answer, those of later steps too, or all their text")

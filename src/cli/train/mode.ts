@@ -23,6 +23,8 @@ export interface TrainingMode {
   gated: boolean;
   /** Rank of the LoRA unless told otherwise. */
   rank: number;
+  /** Recurrent summaries: trained segment by segment, passing on those of all steps or of the last one only. */
+  recurrent?: { accumulate: boolean };
 }
 
 /** The share of the cache to do without; every sparse method needs it. */
@@ -65,6 +67,11 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
         newTokens: 0,
         gated: false,
       };
+    case "autocompressor":
+    case "rmt": {
+      const recurrent = { accumulate: flags.method === "autocompressor" };
+      return { ...compressing, mode: { ...ids, method: "full" }, memoryMethod: flags.method, gated: false, recurrent };
+    }
     case "sentinel": {
       const { spanWords: longest } = flags;
       const places = { blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags), longest };
@@ -87,7 +94,7 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       throw new PrecisError("METHOD_UNKNOWN", `The method "${flags.method}" cannot be trained.`, {
         value: flags.method,
         nextStep:
-          "Use ccm-concat, ccm-merge, gist, compressive, sentinel, local, scattered, or lora (an ordinary LoRA).",
+          "Use ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel, local, scattered, or lora (an ordinary LoRA).",
       });
   }
 }
@@ -112,6 +119,10 @@ export function methodOptions({
       return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
     case "compressive":
       return { recursive, ...sinks, slots: compTokens, limit: maxSteps * compTokens };
+    case "autocompressor":
+      return { limit: maxSteps * compTokens };
+    case "rmt":
+      return {};
     case "sentinel":
       return { span: spanWords };
     case "local":
@@ -141,10 +152,14 @@ export function loraTargets({ targets }: Pick<TrainFlags, "targets">): LoraTarge
   });
 }
 
-/** Tokens of text that fit into a row beside the COMP and SUM tokens of the longest sample. */
-export function textRoom({ method, rowLength, maxSteps }: TrainFlags, mode: LayoutMode): number {
+/** Tokens of text that fit into a row beside the COMP and SUM tokens, or summaries, of the longest sample. */
+export function textRoom(
+  { method, rowLength, maxSteps }: TrainFlags,
+  { mode, recurrent, newTokens: own }: TrainingMode,
+): number {
   if (isTextMode(mode)) return rowLength;
-  const perStep = compTokenIds(mode).length + sumTokenIds(mode).length;
+  // Recurrent samples are not packed, but the same options should mean the same samples.
+  const perStep = recurrent === undefined ? compTokenIds(mode).length + sumTokenIds(mode).length : own;
   const newTokens = perStep * (method === "gist" ? 1 : maxSteps);
   if (newTokens < rowLength) return rowLength - newTokens;
   throw new PrecisError(

@@ -1,14 +1,7 @@
 /** @file From the options of `precis train` to a training run. */
 import { EpisodeSampler, type SampleOptions } from "../../data/sample.js";
-import { openBaseModel, type BaseModel } from "../../train/base-model.js";
-import { workerBatches } from "../../train/batch-thread.js";
-import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
-import { isTextMode } from "../../train/text-layout.js";
-import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
-import { ParallelPass } from "../../train/parallel-pass.js";
-import { sumTokenIds } from "../../train/parallel-layout.js";
-import type { DistilledBatch } from "../../train/training-batch.js";
 import { parametersOfAdapter } from "../../train/adapter-start.js";
+import { openBaseModel, type BaseModel } from "../../train/base-model.js";
 import {
   initialParameters,
   layoutParameters,
@@ -17,50 +10,42 @@ import {
 } from "../../train/parameters.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
+import type { SegmentedBatch } from "../../train/segments.js";
+import { isTextMode } from "../../train/text-layout.js";
+import type { DistilledBatch } from "../../train/training-batch.js";
 import { loadAdapter } from "../../weights/adapter.js";
 import { resolveModel } from "../../weights/hub.js";
-import { first, mixture, openHeldOut, portable } from "./data.js";
+import { mixture, openHeldOut, portable } from "./data.js";
 import type { TrainFlags } from "./flags.js";
 import { loraTargets, methodOptions, textRoom, trainingMode } from "./mode.js";
-
-/** Samples that an automatic label budget is estimated from. */
-const SAMPLES_FOR_BUDGET = 256;
-
-/** The labels of a micro-batch: as asked, or all places when all text is labelled, or what answers rarely exceed. */
-function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeSampler): LabelBudget {
-  const { rows, rowLength, seed } = flags;
-  const { labels } = batches;
-  const capacity = rows * rowLength;
-  const surplus = labels === "all" ? "drop" : "close";
-  if (flags.labelBudget !== undefined) return { most: Math.min(flags.labelBudget, capacity), surplus, seed };
-  if (labels === "all") return { most: capacity, surplus, seed };
-  const layouts = Array.from({ length: SAMPLES_FOR_BUDGET }, (_, index) =>
-    layoutEpisode(sampler.at(index), batches.mode, labels),
-  );
-  return { most: estimateLabelBudget(layouts, rows, rowLength), surplus, seed };
-}
+import { parallelPasses, recurrentPasses, type PlannedPasses } from "./passes.js";
 
 /** Where training starts from, and the fingerprint of the adapter that it is taken from, if it is. */
 async function startingValues(
   { initAdapter, seed }: TrainFlags,
-  { config, fingerprint, embedding }: BaseModel,
+  { config, fingerprint, embedding, finalNorm }: BaseModel,
   layout: ParameterLayout,
   parameters: ParameterSpec,
   loraScale: number,
 ): Promise<{ values: () => Float32Array; fingerprint?: string }> {
-  if (initAdapter === undefined) return { values: () => initialParameters(config, layout, seed, embedding) };
+  if (initAdapter === undefined) return { values: () => initialParameters(config, layout, seed, embedding, finalNorm) };
   const adapter = await loadAdapter(initAdapter, { fingerprint, hiddenSize: config.hiddenSize });
   const values = parametersOfAdapter(adapter, config.layerCount, layout, parameters, loraScale);
   return { values: () => values, fingerprint: adapter.fingerprint };
 }
 
 /** The run that the options describe. */
-export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<TrainingRun<DistilledBatch>> {
+export async function planRun(
+  flags: TrainFlags,
+  signal: AbortSignal,
+): Promise<TrainingRun<DistilledBatch | SegmentedBatch>> {
   const model = await openBaseModel(await resolveModel(flags.model, { signal }));
-  const { mode, memoryMethod, newTokens: compTokens, gated, rank: usualRank } = trainingMode(flags, model);
+  const training = trainingMode(flags, model);
+  const { mode, memoryMethod, newTokens: compTokens, gated, rank: usualRank, recurrent } = training;
   const { rank = usualRank, alpha = 2 * rank } = flags;
   const isText = isTextMode(mode);
-  const parameters = { rank, targets: loraTargets(flags), compTokens };
+  const summaryGain = recurrent !== undefined;
+  const parameters: ParameterSpec = { rank, targets: loraTargets(flags), compTokens, summaryGain };
   const layout = layoutParameters(model.config, parameters);
   const start = await startingValues(flags, model, layout, parameters, alpha / rank);
   const sample: SampleOptions = {
@@ -71,57 +56,43 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     blockTokens: isText ? mode.blockTokens : undefined,
     seed: flags.seed,
     maxSteps: flags.maxSteps,
-    maxTokens: textRoom(flags, mode),
+    maxTokens: textRoom(flags, training),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
     signal,
   };
   const sampler = await EpisodeSampler.open(sample);
-  const shape = {
-    mode,
-    rows: flags.rows,
-    rowLength: flags.rowLength,
-    labels: isText ? ("all" as const) : flags.labels,
-  };
-  const budget = labelBudget(flags, shape, sampler);
-  const batches: BatchOptions = { ...shape, labelBudget: budget, teacher: flags.distill > 0 };
-  // Held-out data are measured whole, however many labels they have.
-  const heldOut: BatchOptions = { ...shape, labelBudget: { ...budget, surplus: "close" } };
   const held = await openHeldOut(sample);
   const { device, threads, timeLimit, recompute, json, output, saveEvery, evalEvery, accumulation, ...decisive } =
     flags;
   void json;
-  const { config, weights, weightsFolder } = model;
+  void recompute;
+  const { config, weightsFolder } = model;
   const engine = { weightsFolder, device, threads };
-  const spec = {
-    ...parameters,
-    batch: flags.rows,
-    seq: flags.rowLength,
-    labels: budget.most,
+  const parts = {
+    flags,
+    model,
+    mode: training,
+    parameters,
     loraScale: alpha / rank,
-    averaging: !isTextMode(mode) && sumTokenIds(mode).length > 0,
-    recompute,
-    ...(flags.loraDropout > 0 ? { dropout: { rate: flags.loraDropout, seed: flags.seed } } : {}),
-    ...(flags.distill > 0 ? { distill: { weight: flags.distill, temperature: flags.distillTemperature } } : {}),
+    engine,
+    sample: portable(sample),
+    sampler,
+    held,
   };
+  const { pass, labelBudget, ...batches }: PlannedPasses<DistilledBatch | SegmentedBatch> =
+    recurrent === undefined ? parallelPasses(parts) : recurrentPasses(parts, recurrent.accumulate);
   return {
     output,
-    trainer: {
-      layout,
-      pass: () => ParallelPass.create({ config, weights, spec, engine }),
-      optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip },
-      engine,
-    },
+    trainer: { layout, pass, optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip }, engine },
     initialParameters: start.values,
-    tokensPerBatch: flags.rows * flags.rowLength,
     schedule: { learningRate: flags.learningRate, steps: flags.steps, warmupRatio: flags.warmup, kind: flags.schedule },
     accumulation,
-    openBatches: (skip) => workerBatches({ modelDirectory: model.directory, sample: portable(sample), batches, skip }),
-    heldOut: held === undefined ? undefined : () => packedBatches(first(held, flags.evalEpisodes), heldOut),
+    ...batches,
     evalEvery,
     saveEvery,
     saveAdapter: (directory, values, trainingSummary) =>
-      saveTrainedAdapter(directory, config, spec, layout, values, {
+      saveTrainedAdapter(directory, config, parameters, layout, values, {
         alpha,
         gated,
         base: model.fingerprint,
@@ -131,9 +102,11 @@ export async function planRun(flags: TrainFlags, signal: AbortSignal): Promise<T
     // Paths differ between machines; what was learned from does not.
     options: {
       ...decisive,
+      // Only recurrent runs depend on it.
+      segmentLength: recurrent === undefined ? undefined : flags.segmentLength,
       rank,
       alpha,
-      labelBudget: budget.most,
+      labelBudget,
       accumulation,
       targets: parameters.targets,
       initAdapter: start.fingerprint,

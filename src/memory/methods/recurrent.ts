@@ -28,7 +28,8 @@ async function summarize(session: MemorySession): Promise<Float32Array> {
   const { taps } = await runner.forward([following(session)], { logits: "none", adapter, taps: [lastNorm] });
   session.peakSlots = Math.max(session.peakSlots, row.length + session.compTokens);
   const gain = adapter?.summaryGain as Float32Array;
-  return (taps[lastNorm]?.data as Float32Array).map((value, i) => value * (gain[i % gain.length] as number));
+  const { data } = taps[lastNorm] as { data: Float32Array };
+  return data.map((value, i) => value * (gain[i % gain.length] as number));
 }
 
 /**
