@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { floatTensor } from "#precis/runtime/engine-session.js";
+import { parametersOfAdapter } from "#precis/train/adapter-start.js";
 import { initialParameters, layoutParameters, type ParameterLayout } from "#precis/train/parameters.js";
 import { IGNORED_LABEL } from "#precis/train/parallel-layout.js";
 import { crosses, RecurrentPass } from "#precis/train/recurrent-pass.js";
@@ -19,6 +20,7 @@ import {
   type SegmentText,
 } from "#precis/train/segments.js";
 import { Trainer } from "#precis/train/trainer.js";
+import { loadAdapter } from "#precis/weights/adapter.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";
 import { readDecoderModel, type DecoderModel } from "../reference/decoder.js";
 import { adapterKey } from "../reference/random-model.js";
@@ -165,6 +167,10 @@ describe.each([
       methodOptions: {},
       gated: false,
     });
+    const saved = await loadAdapter(directory, { fingerprint: tiny.base.fingerprint, hiddenSize: 32 });
+    const { layerCount } = tiny.base.config;
+    const resumed = parametersOfAdapter(saved, layerCount, pass.layout, pass.spec, pass.spec.loraScale);
+    expect(relativeError(resumed, pass.values)).toBeLessThan(1e-6);
     let sum = 0;
     let labels = 0;
     for (const { steps, input, target } of SAMPLES) {
