@@ -85,7 +85,8 @@ export async function prepareWorkload(options: WorkloadOptions): Promise<Workloa
     ...parameters,
     batch: rows,
     seq: rowLength,
-    labels: rows * rowLength,
+    // All places, or as many as the answers take: what `precis train` reserves.
+    labels: options.labels === "all" ? rows * rowLength : rows * ANSWER_TOKENS,
     loraScale: 1,
     averaging: false,
     recompute,
