@@ -20,14 +20,15 @@ export const VJP_RULES: VjpRules = {
   ...ATTENTION_VJPS,
 };
 
-/** Ops whose output counts as a constant. */
+/** Ops whose output counts as a constant, unless a node of them brings a rule of its own. */
 const CONSTANT_OPS: ReadonlySet<string> = new Set(["Equal", "Floor", "ReduceMax", "Max", "Min"]);
 
 /** Names of values that depend on any of `roots`, through ops that are not constants. */
 export function dependents(nodes: readonly GraphNode[], roots: readonly Value[]): Set<string> {
   const names = new Set(roots.map((root) => root.name));
   for (const node of nodes) {
-    if (CONSTANT_OPS.has(node.opType) || !node.inputs.some((input) => names.has(input))) continue;
+    const constant = CONSTANT_OPS.has(node.opType) && node.vjp === undefined;
+    if (constant || !node.inputs.some((input) => names.has(input))) continue;
     for (const output of node.outputs) names.add(output);
   }
   return names;

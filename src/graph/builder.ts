@@ -70,6 +70,7 @@ export class GraphBuilder {
   readonly initializers: InitializerProto[] = [];
   readonly #names = new Set<string>();
   readonly #constants = new Map<string, Value>();
+  readonly #makers = new Map<string, GraphNode>();
   #scope: string[] = [];
 
   constructor(name: string, form: "fused" | "primitive" = "fused") {
@@ -136,7 +137,7 @@ export class GraphBuilder {
         ? undefined
         : { name: index === 0 ? name : `${name}:${index}`, dtype: output.dtype, shape: output.shape },
     );
-    this.nodes.push({
+    const node: GraphNode = {
       name,
       opType: spec.opType,
       domain: spec.domain ?? "",
@@ -146,8 +147,15 @@ export class GraphBuilder {
       inputValues: spec.inputs,
       outputValues,
       vjp: spec.vjp,
-    });
+    };
+    this.nodes.push(node);
+    for (const output of node.outputs) this.#makers.set(output, node);
     return outputValues.filter((value) => value !== undefined);
+  }
+
+  /** The node that computes `value`; undefined for inputs and weights. */
+  makerOf(value: Value): GraphNode | undefined {
+    return this.#makers.get(value.name);
   }
 
   /** A GRAPH_INVALID error that names the node about to be added and the shapes it was given. */

@@ -6,12 +6,14 @@ import { PrecisError } from "../errors.js";
 import { GraphBuilder, type Dim, type Value } from "../graph/builder.js";
 import { attention, rotary } from "../graph/ops/attention.js";
 import { add, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
-import { linear, matmul } from "../graph/ops/linalg.js";
+import { matmul } from "../graph/ops/linalg.js";
 import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
 import { rmsNorm } from "../graph/ops/normalization.js";
+import { rowProduct } from "../graph/ops/reduction.js";
 import { sumDims } from "../graph/ops/shapes.js";
 import type { DecoderConfig, LayerType } from "./config.js";
 import type { DecoderWeights } from "./decoder-weights.js";
+import { addLora, type LoraMatrices, type LoraUpdate } from "./lora.js";
 
 /** Projections that an adapter may change, named as in checkpoints. */
 export type LoraTarget = `self_attn.${string}_proj` | `mlp.${string}_proj`;
@@ -24,8 +26,10 @@ export interface DecoderGraphOptions {
   form?: GraphBuilder["form"];
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
-  /** The update's matrices, where they are not inputs of their own: `a` [rank, in], `b` [out, rank]. */
-  loraPair?: (layer: number, target: LoraTarget) => { a: Value; b: Value };
+  /** The matrices of an update, where they are not inputs of their own. */
+  loraPair?: (layer: number, target: LoraTarget) => LoraMatrices;
+  /** Factor on every update, alpha / rank, where the matrices do not have it in them. */
+  loraScale?: number;
   /** What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout. */
   loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
@@ -135,7 +139,10 @@ export class DecoderEmitter {
       this.#cos.set(type, cos);
       this.#sin.set(type, sin);
     }
-    if (this.#lora.size > 0) this.#gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
+    if (this.#lora.size > 0) {
+      const gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
+      this.#gate = options.loraScale === undefined ? gate : scale(this.graph, gate, options.loraScale);
+    }
     if (options.averaging === true) {
       this.#averaging = this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
     }
@@ -169,19 +176,36 @@ export class DecoderEmitter {
     return hidden;
   }
 
-  /** Logits [picked, vocab] of the rows of [batch · seq] that an int64 list names; `inverse` as {@link pickRows} needs it. */
-  logits(hidden: Value, rows: Value, inverse?: Value): Value {
+  /** Logits [picked, vocab] of the rows of [batch · seq] that an int64 list names. */
+  logits(hidden: Value, rows: Value): Value {
+    return this.head(this.lastRows(hidden, rows));
+  }
+
+  /** Those rows after the last norm, [picked, hidden]; to be differentiated, `inverse` as {@link pickRows} needs it. */
+  lastRows(hidden: Value, rows: Value, inverse?: Value): Value {
     const { batch, seq } = this.#dims;
     const tokens = typeof batch === "number" && typeof seq === "number" ? batch * seq : "tokens";
     const flat = reshape(this.graph, hidden, [tokens, this.#config.hiddenSize]);
     const picked =
       inverse === undefined ? gatherRows(this.graph, flat, rows) : pickRows(this.graph, flat, rows, inverse);
-    return this.#head(this.finalNorm(picked));
+    return this.finalNorm(picked);
   }
 
   /** Hidden states after the last norm, which the head reads. */
   finalNorm(hidden: Value): Value {
     return this.#norm(hidden, "model.norm");
+  }
+
+  /** Logits [rows, vocab] of rows after the last norm. */
+  head(x: Value): Value {
+    const logits = this.#weights.project(this.graph, x, this.#headName(), false);
+    return this.#cap(logits);
+  }
+
+  /** Of each row after the last norm the logit [rows, 1] of one token, which int64 `ids` [rows] name. */
+  headAt(x: Value, ids: Value): Value {
+    const matrix = this.#weights.matrix(this.graph, `${this.#headName()}.weight`);
+    return this.#cap(rowProduct(this.graph, x, gatherRows(this.graph, matrix, ids)));
   }
 
   #layer(layer: number, hidden: Value): Value {
@@ -207,7 +231,14 @@ export class DecoderEmitter {
     const { queryHeads, kvHeads, attentionScale } = this.#config;
     const type = effectiveLayerType(this.#config, layer);
     const [q, k, v] = this.#queriesKeysValues(layer, x);
-    const queries = this.#rotate(this.#headNorm(q, layer, "q_norm", queryHeads), type, queryHeads);
+    // The primitive form would scale the queries in a pass of its own; a turn by scaled tables does it on the way.
+    const early = graph.form === "primitive" && !this.#taps.has(`queries.${layer}`);
+    const queries = this.#rotate(
+      this.#headNorm(q, layer, "q_norm", queryHeads),
+      type,
+      queryHeads,
+      early ? attentionScale : 1,
+    );
     const keys = this.#average(this.#rotate(this.#headNorm(k, layer, "k_norm", kvHeads), type, kvHeads));
     const values = this.#average(v);
     this.#tap(`queries.${layer}`, queries);
@@ -220,7 +251,7 @@ export class DecoderEmitter {
       ...(this.#cached ? this.#exchangeRows(layer, keys, values) : {}),
       queryHeads,
       kvHeads,
-      scale: attentionScale,
+      scale: early ? 1 : attentionScale,
       returnWeights: this.#taps.has(weightsTap),
     });
     if (attentionWeights !== undefined) this.#tap(weightsTap, attentionWeights);
@@ -279,37 +310,46 @@ export class DecoderEmitter {
     sizes: readonly number[],
     bias: boolean,
   ): Value[] {
-    if (!this.#weights.fused) return parts.map((part) => this.#project(layer, x, part, bias));
     const { graph } = this;
+    if (!this.#weights.fused) {
+      const bases = parts.map((part) => this.#weights.project(graph, x, `model.layers.${layer}.${part}`, bias));
+      return this.#adapt(layer, x, bases, parts);
+    }
     // Biases and updates of the parts belong to the parts, unless the checkpoint itself stores one stacked matrix.
     const native = this.#config.fusedProjections;
     const product = this.#project(layer, x, stack, bias && native);
-    return split(graph, product, sizes, -1).map((piece, index) => {
-      const part = parts[index] as string;
-      const biased =
-        bias && !native ? add(graph, piece, this.#weights.vector(graph, `model.layers.${layer}.${part}.bias`)) : piece;
-      return this.#adapt(layer, x, biased, part);
-    });
+    const biased = split(graph, product, sizes, -1).map((piece, index) =>
+      bias && !native
+        ? add(graph, piece, this.#weights.vector(graph, `model.layers.${layer}.${parts[index] as string}.bias`))
+        : piece,
+    );
+    return this.#adapt(layer, x, biased, parts);
   }
 
   #project(layer: number, x: Value, name: string, bias: boolean): Value {
     const product = this.#weights.project(this.graph, x, `model.layers.${layer}.${name}`, bias);
-    return this.#adapt(layer, x, product, name);
+    return this.#adapt(layer, x, [product], [name])[0] as Value;
   }
 
-  /** base + gate · (x Aᵀ) Bᵀ, the conditional LoRA of CCM; an ordinary LoRA is the same with a gate of ones. */
-  #adapt(layer: number, x: Value, base: Value, name: string): Value {
-    if (!this.#lora.has(name) || this.#gate === undefined) return base;
+  /** Adds the LoRA updates of projections of one input. */
+  #adapt(layer: number, x: Value, bases: readonly Value[], names: readonly string[]): Value[] {
     const { graph } = this;
-    const inFeatures = x.shape[x.shape.length - 1] as Dim;
-    const outFeatures = base.shape[base.shape.length - 1] as Dim;
-    const rank = `rank.${name}`;
-    const { a, b } = this.#loraPair?.(layer, name as LoraTarget) ?? {
-      a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures]),
-      b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures, rank]),
-    };
-    const read = this.#loraInput?.(layer, name as LoraTarget, x) ?? x;
-    return add(graph, base, linear(graph, mul(graph, linear(graph, read, a), this.#gate), b));
+    const gate = this.#gate;
+    if (gate === undefined || !names.some((name) => this.#lora.has(name))) return [...bases];
+    const updates = names.map((name, index): LoraUpdate | undefined => {
+      if (!this.#lora.has(name)) return undefined;
+      const input = this.#loraInput?.(layer, name as LoraTarget, x) ?? x;
+      const given = this.#loraPair?.(layer, name as LoraTarget);
+      if (given !== undefined) return { ...given, input };
+      const [inFeatures, outFeatures] = [x, bases[index] as Value].map(({ shape }) => shape[shape.length - 1] as Dim);
+      const rank = `rank.${name}`;
+      return {
+        input,
+        a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures as Dim]),
+        b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures as Dim, rank]),
+      };
+    });
+    return addLora(graph, gate, bases, updates);
   }
 
   #norm(x: Value, name: string): Value {
@@ -327,19 +367,24 @@ export class DecoderEmitter {
     return reshape(this.graph, normed, [this.#dims.batch, this.#dims.seq, heads * headDim]);
   }
 
-  #rotate(x: Value, type: LayerType, heads: number): Value {
-    return rotary(this.graph, x, this.#cos.get(type) as Value, this.#sin.get(type) as Value, heads);
+  #rotate(x: Value, type: LayerType, heads: number, factor: number = 1): Value {
+    const [cos, sin] = [this.#cos.get(type) as Value, this.#sin.get(type) as Value].map((table) =>
+      factor === 1 ? table : scale(this.graph, table, factor),
+    );
+    return rotary(this.graph, x, cos as Value, sin as Value, heads);
   }
 
   #average(rows: Value): Value {
     return this.#averaging === undefined ? rows : matmul(this.graph, this.#averaging, rows);
   }
 
-  #head(x: Value): Value {
-    const { tiedHead, logitSoftcap } = this.#config;
+  #headName(): string {
     // A quantised copy has a head matrix of its own; stored weights share the embedding table.
-    const stored = tiedHead && !this.#weights.quantized;
-    const logits = this.#weights.project(this.graph, x, stored ? "model.embed_tokens" : "lm_head", false);
+    return this.#config.tiedHead && !this.#weights.quantized ? "model.embed_tokens" : "lm_head";
+  }
+
+  #cap(logits: Value): Value {
+    const { logitSoftcap } = this.#config;
     return logitSoftcap === undefined ? logits : softcap(this.graph, logits, logitSoftcap);
   }
 

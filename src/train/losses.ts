@@ -1,28 +1,16 @@
 /** @file What training makes small, as graphs: the negative log-likelihood of labels, and the distance to a teacher. */
 import type { GraphBuilder, Value } from "../graph/builder.js";
-import { equals, exp, log, mul, scale, sub } from "../graph/ops/elementwise.js";
-import { reduceMax, reduceSum } from "../graph/ops/reduction.js";
-
-/** Logits [rows, classes] with the largest of each row at 0, and the log of their summed exponentials [rows, 1]. */
-function normalize(graph: GraphBuilder, logits: Value): { shifted: Value; normalizer: Value } {
-  const shifted = sub(graph, logits, reduceMax(graph, logits, [1], true));
-  return { shifted, normalizer: log(graph, reduceSum(graph, exp(graph, shifted), [1], true)) };
-}
+import { add, mul, scale, sub } from "../graph/ops/elementwise.js";
+import { logSumExp, reduceSum, rowProduct } from "../graph/ops/reduction.js";
 
 /**
  * Σ weight · (−log softmax(logits)[label]).
  * @param logits [labels, vocab]
- * @param ids [labels, 1] float32: exact for any vocabulary below 2²⁴
+ * @param chosen [labels, 1]: of each row the logit of its label
  * @param weights [labels, 1]; 0 for unused rows
  */
-export function crossEntropy(graph: GraphBuilder, logits: Value, ids: Value, weights: Value): Value {
-  const vocabSize = logits.shape[1] as number;
-  const { shifted, normalizer } = normalize(graph, logits);
-  const classes = graph.floats(
-    Array.from({ length: vocabSize }, (_, id) => id),
-    [1, vocabSize],
-  );
-  const chosen = reduceSum(graph, mul(graph, shifted, equals(graph, ids, classes)), [1], true);
+export function crossEntropy(graph: GraphBuilder, logits: Value, chosen: Value, weights: Value): Value {
+  const { normalizer } = logSumExp(graph, logits);
   return reduceSum(graph, mul(graph, weights, sub(graph, normalizer, chosen)), [0, 1], false);
 }
 
@@ -38,14 +26,11 @@ export function distillation(
   weights: Value,
   temperature: number,
 ): Value {
-  const logProbabilities = (logits: Value): Value => {
-    const { shifted, normalizer } = normalize(
-      graph,
-      temperature === 1 ? logits : scale(graph, logits, 1 / temperature),
-    );
-    return sub(graph, shifted, normalizer);
-  };
-  const wanted = logProbabilities(teacher);
-  const distance = mul(graph, exp(graph, wanted), sub(graph, wanted, logProbabilities(student)));
-  return reduceSum(graph, mul(graph, weights, reduceSum(graph, distance, [1], true)), [0, 1], false);
+  const heat = (logits: Value): Value => (temperature === 1 ? logits : scale(graph, logits, 1 / temperature));
+  const [t, s] = [heat(teacher), heat(student)];
+  const wanted = logSumExp(graph, t);
+  const offset = sub(graph, logSumExp(graph, s).normalizer, wanted.normalizer);
+  // Σ p (log p − log q) with log p = t − normalizer(t) and log q = s − normalizer(s), and p summing to 1.
+  const distance = add(graph, rowProduct(graph, wanted.probabilities, sub(graph, t, s)), offset);
+  return reduceSum(graph, mul(graph, weights, distance), [0, 1], false);
 }

@@ -62,14 +62,13 @@ export function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec, total: 
   for (let row = 0; rows.length < spec.labels; row++) if (!taken.has(row)) rows.push(row);
   const inverse = Array.from({ length: tokens }, () => spec.labels);
   rows.forEach((row, place) => (inverse[row] = place));
-  const ids = new Float32Array(spec.labels);
-  ids.set(labels.ids);
+  const ids = Array.from({ length: spec.labels }, (_, place) => labels.ids[place] ?? 0);
   const weights = new Float32Array(spec.labels);
   weights.fill(1 / Math.max(1, total), 0, count);
   return {
     [TRAINING_IO.labelRows]: integerTensor(rows),
     [TRAINING_IO.labelInverse]: integerTensor(inverse),
-    [TRAINING_IO.labelIds]: floatTensor(ids, [spec.labels, 1]),
+    [TRAINING_IO.labelIds]: integerTensor(ids),
     [TRAINING_IO.labelWeights]: floatTensor(weights, [spec.labels, 1]),
   };
 }

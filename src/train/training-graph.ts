@@ -9,6 +9,7 @@ import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter, type LoraTarget } from "../models/decoder.js";
+import type { LoraMatrices } from "../models/lora.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
@@ -77,14 +78,12 @@ export function trainedDecoder(
   dropout?: DropoutOptions,
 ): DecoderEmitter {
   const { batch, seq, targets: loraTargets, loraScale, averaging } = spec;
-  const scaled = new Map<string, Value>();
-  for (const [name, value] of tensors) if (name.startsWith("lora_b.")) scaled.set(name, scale(graph, value, loraScale));
-  const loraPair = (layer: number, target: LoraTarget): { a: Value; b: Value } => ({
+  const loraPair = (layer: number, target: LoraTarget): LoraMatrices => ({
     a: tensors.get(loraName("a", layer, target)) as Value,
-    b: scaled.get(loraName("b", layer, target)) as Value,
+    b: tensors.get(loraName("b", layer, target)) as Value,
   });
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
-  const options = { cached: false, loraTargets, loraPair, ...loraInput, averaging };
+  const options = { cached: false, loraTargets, loraPair, loraScale, ...loraInput, averaging };
   return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
 }
 
@@ -97,10 +96,11 @@ export function labelLoss(
 ): Pick<Forward, "logits" | "weights" | "loss"> {
   const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
   const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
-  const ids = graph.input(TRAINING_IO.labelIds, "float32", [labels, 1]);
+  const ids = graph.input(TRAINING_IO.labelIds, "int64", [labels]);
   const weights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
-  const logits = emitter.logits(hidden, rows, inverse);
-  const loss = crossEntropy(graph, logits, ids, weights);
+  const last = emitter.lastRows(hidden, rows, inverse);
+  const logits = emitter.head(last);
+  const loss = crossEntropy(graph, logits, emitter.headAt(last, ids), weights);
   graph.output(loss, TRAINING_IO.loss);
   return { logits, weights, loss };
 }

@@ -9,7 +9,8 @@ import { GraphBuilder, type Value } from "#precis/graph/builder.js";
 import { attention } from "#precis/graph/ops/attention.js";
 import { add, exp, gelu, mul, scale, silu } from "#precis/graph/ops/elementwise.js";
 import { linear, matmul } from "#precis/graph/ops/linalg.js";
-import { gatherRows } from "#precis/graph/ops/movement.js";
+import { gatherRows, transpose } from "#precis/graph/ops/movement.js";
+import { logSumExp } from "#precis/graph/ops/reduction.js";
 import { EngineSession } from "#precis/runtime/engine-session.js";
 import { expectError } from "../conformance/expect-error.js";
 import { difference } from "../golden/compare.js";
@@ -75,6 +76,34 @@ describe("what costs nothing, and what is refused", () => {
     const x = graph.input("x", "float32", [2]);
     const lonely = graph.input("lonely", "float32", [2]);
     await refuses(() => differentiate(graph, weightedSum(graph, x), [x, lonely]), /lonely/);
+  });
+});
+
+describe("what is computed the short way", () => {
+  test("undoing a transposition gives back what was there", () => {
+    const graph = new GraphBuilder("turns", "primitive");
+    const x = graph.input("x", "float32", [2, 3, 4]);
+    expect(transpose(graph, transpose(graph, x, [2, 0, 1]), [1, 2, 0])).toBe(x);
+    expect(transpose(graph, transpose(graph, x, [2, 0, 1]), [2, 0, 1])).not.toBe(x);
+  });
+
+  test("the way back through a linear layer reads its weight as it is stored", () => {
+    const graph = new GraphBuilder("linear", "primitive");
+    const x = graph.input("x", "float32", [5, 3]);
+    const weight = graph.input("weight", "float32", [4, 3]);
+    const loss = weightedSum(graph, linear(graph, x, weight));
+    const before = graph.nodes.length;
+    differentiate(graph, loss, [x]);
+    expect(graph.nodes.slice(before).map(({ opType }) => opType)).not.toContain("Transpose");
+  });
+
+  test("large logits overflow nowhere", async () => {
+    const inputs = { x: { dims: [2, 3], data: [1000, 0, -1000, -500, -500, -500] } };
+    const make = (): GraphBuilder => gradientGraph(inputs, ["x"], (graph, { x }) => logSumExp(graph, x).normalizer);
+    await using session = await EngineSession.create(make, { weightsFolder: tmpdir(), device: "cpu" });
+    const { y } = await session.run(feedsOf(inputs), ["y"]);
+    expect(Number(y.data[0])).toBe(1000);
+    expect(Number(y.data[1])).toBeCloseTo(-500 + Math.log(3), 4);
   });
 });
 

@@ -9,7 +9,7 @@ import * as elementwise from "#precis/graph/ops/elementwise.js";
 import { matmul } from "#precis/graph/ops/linalg.js";
 import { concat, expand, pickRows, reshape, split, transpose } from "#precis/graph/ops/movement.js";
 import { rmsNorm } from "#precis/graph/ops/normalization.js";
-import { reduceMax, reduceMean, reduceSum, softmax } from "#precis/graph/ops/reduction.js";
+import { logSumExp, reduceMax, reduceMean, reduceSum, rowProduct, softmax } from "#precis/graph/ops/reduction.js";
 import { expectGradients } from "./autodiff-check.js";
 import { plain, type Plain } from "./run-graph.js";
 
@@ -130,6 +130,23 @@ describe("gradients equal finite differences", () => {
       [2, 1, 2, 3],
       [1, 2, 3, 2],
     ],
+    // Wide and narrow factors; a shared matrix that is small beside the rows, and one that is not.
+    [
+      [2, 8, 2],
+      [2, 3],
+    ],
+    [
+      [2, 8, 3],
+      [3, 2],
+    ],
+    [
+      [2, 1, 4],
+      [4, 5],
+    ],
+    [
+      [2, 1, 5],
+      [5, 4],
+    ],
   ];
   test.each(PRODUCTS)("MatMul of %j and %j", async (a, b) => {
     await expectGradients({ a: plain(a), b: plain(b, 2) }, (graph, values) => matmul(graph, values.a, values.b));
@@ -183,6 +200,31 @@ describe("gradients equal finite differences", () => {
     await expectGradients({ x: plain([3, 4]) }, (graph, { x }) => {
       const shifted = sub(graph, x, reduceMax(graph, x, [1], true));
       return sub(graph, log(graph, reduceSum(graph, exp(graph, shifted), [1], true)), shifted);
+    });
+  });
+
+  test("the logarithm of a sum of exponentials", async () => {
+    await expectGradients({ x: plain([3, 4]) }, (graph, { x }) => logSumExp(graph, x).normalizer);
+  });
+
+  test("products of rows", async () => {
+    const inputs = { a: plain([2, 3, 4]), b: plain([2, 3, 4], 2) };
+    await expectGradients(inputs, (graph, { a, b }) => rowProduct(graph, a, b));
+    await expectGradients(inputs, (graph, { a, b }) => rowProduct(graph, mul(graph, a, b), b));
+  });
+
+  test("attention whose weights are used too", async () => {
+    const inputs = {
+      q: plain([2, 2, 8]),
+      k: plain([2, 2, 4], 2),
+      v: plain([2, 2, 4], 3),
+      bias: plain([2, 1, 2, 2], 4),
+    };
+    await expectGradients(inputs, (graph, { q, k, v, bias: attentionBias }) => {
+      const rows = { queries: q, keys: k, values: v, attentionBias, queryHeads: 4, kvHeads: 2, scale: 0.7 };
+      const [output, weights] = attention(graph, { ...rows, returnWeights: true });
+      const sum = reduceSum(graph, mul(graph, weights as Value, weights as Value), [1, 2, 3], true);
+      return add(graph, output, reshape(graph, sum, [2, 1, 1]));
     });
   });
 

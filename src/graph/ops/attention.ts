@@ -1,10 +1,10 @@
 /** @file Attention and rotary position embedding. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
 import type { VjpRules } from "../vjp.js";
-import { add, scale as multiply } from "./elementwise.js";
-import { matmul } from "./linalg.js";
+import { add, mul, scale as multiply, sub } from "./elementwise.js";
+import { matmul, productGradient, transposeMatrix } from "./linalg.js";
 import { concat, reshape, transpose } from "./movement.js";
-import { softmax } from "./reduction.js";
+import { reduceSum, softmax } from "./reduction.js";
 import { expectRank, staticSize, sumDims } from "./shapes.js";
 
 /** Inputs and settings of {@link attention}. */
@@ -113,11 +113,47 @@ function primitiveAttention(
   const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
   const scores = matmul(graph, multiply(graph, grouped, spec.scale), transpose(graph, keys, [0, 1, 3, 2]));
   const biased = add(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias);
-  const weights = softmax(graph, biased);
-  const mixed = matmul(graph, reshape(graph, weights, [batch, kvHeads, stacked, total]), values);
+  // The shorter gradient holds only while nothing but the values meets the weights.
+  const [normalize, mix] = spec.returnWeights === true ? [softmax, matmul] : [softmaxBefore, mixRows];
+  const weights = normalize(graph, biased);
+  const mixed = mix(graph, reshape(graph, weights, [batch, kvHeads, stacked, total]), values);
   const perHead = transpose(graph, reshape(graph, mixed, [batch, queryHeads, seq, headDim]), [0, 2, 1, 3]);
   const output = reshape(graph, perHead, [batch, seq, queryHeads * headDim]);
   return spec.returnWeights === true ? [output, weights] : [output];
+}
+
+/**
+ * A softmax that only {@link mixRows} reads. Its gradient is p (g − Σ g p); the g that it is handed has the sum taken off
+ * already.
+ */
+function softmaxBefore(graph: GraphBuilder, x: Value): Value {
+  return graph.node({
+    opType: "Softmax",
+    inputs: [x],
+    attributes: { axis: -1n },
+    outputs: [x],
+    vjp: ({ gradient, output }) => [mul(graph, gradient, output)],
+  })[0] as Value;
+}
+
+/**
+ * weights · values. With G the gradient of the output O, that of the weights is G valuesᵀ; Σ over a row of it times the
+ * weights is Σ G O, a sum over one head's elements instead of one over all keys (Dao et al. 2022, appendix B.4).
+ */
+function mixRows(graph: GraphBuilder, weights: Value, values: Value): Value {
+  return graph.node({
+    opType: "MatMul",
+    inputs: [weights, values],
+    outputs: [{ dtype: weights.dtype, shape: [...weights.shape.slice(0, -1), values.shape[3] as Dim] }],
+    vjp: ({ inputs, output, gradient, needs }) => {
+      const [p, v] = inputs as [Value, Value];
+      const byWeights = (): Value => {
+        const sums = reduceSum(graph, mul(graph, gradient, output), [-1], true);
+        return sub(graph, matmul(graph, gradient, transposeMatrix(graph, v)), sums);
+      };
+      return [needs(0) ? byWeights() : undefined, needs(1) ? productGradient(graph, p, gradient, v) : undefined];
+    },
+  })[0] as Value;
 }
 
 /**

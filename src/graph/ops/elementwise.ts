@@ -49,8 +49,20 @@ export const sqrt = (graph: GraphBuilder, x: Value): Value => unary(graph, "Sqrt
 /** The largest whole number that is not above x; treated as a constant by differentiation */
 export const floor = (graph: GraphBuilder, x: Value): Value => unary(graph, "Floor", x);
 
-/** x · sigmoid(x), also called swish */
-export const silu = (graph: GraphBuilder, x: Value): Value => mul(graph, x, unary(graph, "Sigmoid", x));
+/** x · sigmoid(x), also called swish. Its gradient is sigmoid(x) + y − y · sigmoid(x), with y the output. */
+export function silu(graph: GraphBuilder, x: Value): Value {
+  return graph.node({
+    opType: "Mul",
+    inputs: [x, unary(graph, "Sigmoid", x)],
+    outputs: [x],
+    vjp: ({ inputs, output, gradient }) => {
+      const sigmoid = inputs[1] as Value;
+      const slope = add(graph, sub(graph, sigmoid, mul(graph, output, sigmoid)), output);
+      // All of it goes to x; nothing is left for the sigmoid to pass on.
+      return [mul(graph, gradient, slope), undefined];
+    },
+  })[0] as Value;
+}
 
 /** GELU (Hendrycks and Gimpel 2016) with the exact error function, or its tanh approximation */
 export function gelu(graph: GraphBuilder, x: Value, approximate: "none" | "tanh"): Value {

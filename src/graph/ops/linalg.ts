@@ -96,7 +96,7 @@ export function columnQuantizedLinear(graph: GraphBuilder, x: Value, weight: Col
 }
 
 /** `x` with its last two axes exchanged */
-function transposeMatrix(graph: GraphBuilder, x: Value): Value {
+export function transposeMatrix(graph: GraphBuilder, x: Value): Value {
   const rank = x.shape.length;
   return transpose(graph, x, [...Array.from({ length: rank - 2 }, (_, axis) => axis), rank - 1, rank - 2]);
 }
@@ -108,16 +108,33 @@ function asMatrix(graph: GraphBuilder, x: Value): Value {
   return reshape(graph, x, [rows.reduce((product, size) => product * size, 1), x.shape[x.shape.length - 1] as number]);
 }
 
+/**
+ * aᵀ · gradient, summed to the shape of `b`. The narrower factor is the one that is transposed: devices do that with a
+ * kernel of its own.
+ */
+export function productGradient(graph: GraphBuilder, a: Value, gradient: Value, b: Value): Value {
+  const [inner, outer] = [staticSize(graph, "MatMul", a, -1), staticSize(graph, "MatMul", gradient, -1)];
+  const flat = b.shape.length === 2 && a.shape.length > 2 && !splits(graph, a, inner, outer);
+  const [left, right] = flat ? [asMatrix(graph, a), asMatrix(graph, gradient)] : [a, gradient];
+  if (inner <= outer) return unbroadcast(graph, matmul(graph, transposeMatrix(graph, left), right), b);
+  const swapped = { ...b, shape: [...b.shape.slice(0, -2), outer, inner] };
+  return transposeMatrix(graph, unbroadcast(graph, matmul(graph, transposeMatrix(graph, right), left), swapped));
+}
+
+/**
+ * Whether the gradient of a matrix that all leading axes share is better computed in parts, one per leading index, and
+ * summed. One product over all rows has little to do in parallel where the matrix is small, as those of a LoRA are; parts
+ * cost more than they bring once they are larger than what they are made of.
+ */
+function splits(graph: GraphBuilder, a: Value, inner: number, outer: number): boolean {
+  return inner * outer <= staticSize(graph, "MatMul", a, -2) * (inner + outer);
+}
+
 /** Gradients of matrix products. */
 export const LINALG_VJPS: VjpRules = {
   MatMul: ({ graph, inputs, gradient, needs }) => {
     const [a, b] = inputs as [Value, Value];
     const byA = needs(0) ? unbroadcast(graph, matmul(graph, gradient, transposeMatrix(graph, b)), a) : undefined;
-    if (!needs(1)) return [byA, undefined];
-    // A matrix shared by all leading axes gets one product over all rows, instead of a sum of many small ones.
-    const shared = b.shape.length === 2;
-    const left = shared ? asMatrix(graph, a) : a;
-    const right = shared ? asMatrix(graph, gradient) : gradient;
-    return [byA, unbroadcast(graph, matmul(graph, transposeMatrix(graph, left), right), b)];
+    return [byA, needs(1) ? productGradient(graph, a, gradient, b) : undefined];
   },
 };

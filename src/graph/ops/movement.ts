@@ -31,10 +31,15 @@ export function reshape(graph: GraphBuilder, x: Value, shape: readonly Dim[]): V
   })[0] as Value;
 }
 
-/** `x` with its axes in another order */
+/** `x` with its axes in another order; undoing an earlier transposition gives what that started from */
 export function transpose(graph: GraphBuilder, x: Value, order: readonly number[]): Value {
   if ([...order].sort((a, b) => a - b).join() !== x.shape.map((_, axis) => axis).join()) {
     throw graph.shapeError("Transpose", `order ${order.join()} does not name every axis once`, [x]);
+  }
+  const maker = graph.makerOf(x);
+  const earlier = maker?.opType === "Transpose" ? (maker.attributes["perm"] as readonly bigint[]) : [];
+  if (earlier.length > 0 && order.every((axis, place) => Number(earlier[axis]) === place)) {
+    return maker?.inputValues[0] as Value;
   }
   return graph.node({
     opType: "Transpose",
