@@ -9,8 +9,16 @@ import type { DecoderShape } from "./shape.js";
 export const COMP_TOKENS = 2;
 const RANK = 8;
 
+/** Rank of the LoRA of sentinel adapters, which acts at every token. */
+const SENTINEL_RANK = 16;
+
+/** What an adapter is for. */
+export type AdapterKind = "ccm-concat" | "sentinel";
+
 /** Writes a PEFT adapter for the attention projections, with embeddings of COMP tokens, into `folder`. */
-export function writeAdapter(folder: string, shape: DecoderShape): void {
+export function writeAdapter(folder: string, shape: DecoderShape, kind: AdapterKind = "ccm-concat"): void {
+  const rank = kind === "sentinel" ? SENTINEL_RANK : RANK;
+  const gate = kind === "sentinel" ? { gated: false } : {};
   mkdirSync(folder, { recursive: true });
   const { hidden, headDim } = shape;
   const queryWidth = shape.queryHeads * headDim;
@@ -31,8 +39,8 @@ export function writeAdapter(folder: string, shape: DecoderShape): void {
     Object.entries(sizes).flatMap(([module, [inFeatures, outFeatures]]) => {
       const path = `base_model.model.model.layers.${layer}.self_attn.${module}`;
       return [
-        tensor(`${path}.lora_A.weight`, [RANK, inFeatures]),
-        tensor(`${path}.lora_B.weight`, [outFeatures, RANK]),
+        tensor(`${path}.lora_A.weight`, [rank, inFeatures]),
+        tensor(`${path}.lora_B.weight`, [outFeatures, rank]),
       ];
     }),
   ).flat();
@@ -41,10 +49,10 @@ export function writeAdapter(folder: string, shape: DecoderShape): void {
     task_type: "CAUSAL_LM",
     base_model_name_or_path: null,
     bias: "none",
-    r: RANK,
-    lora_alpha: 2 * RANK,
+    r: rank,
+    lora_alpha: 2 * rank,
     target_modules: Object.keys(sizes),
-    precis: { method: "ccm-concat", compTokens: COMP_TOKENS },
+    precis: { method: kind, compTokens: COMP_TOKENS, ...gate },
   };
   writeFileSync(join(folder, "adapter_config.json"), JSON.stringify(config, null, 1));
   writeSafetensors(join(folder, "adapter_model.safetensors"), lora);

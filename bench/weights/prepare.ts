@@ -41,6 +41,11 @@ export function prepareAdapter(): string {
   return once("adapter", (path) => writeAdapter(path, SMOLLM2_135M));
 }
 
+/** Folder of a random adapter for sentinel tokens. */
+export function prepareSentinelAdapter(): string {
+  return once("sentinel-adapter", (path) => writeAdapter(path, SMOLLM2_135M, "sentinel"));
+}
+
 /** Where engines keep what they derive from the checkpoint. */
 export function engineCache(): string {
   return join(cache, "derived");
