@@ -84,7 +84,9 @@ export function buildSegmentGraph(
     return graph;
   }
   const later = graph.input(SEGMENT_IO.nextGradient, "float32", prompt);
-  const throughNext = reduceSum(graph, mul(graph, next, later), [0, 1, 2], false);
+  // In two parts, as devices give each element of the output to one thread.
+  const products = reduceSum(graph, mul(graph, next, later), [2], false);
+  const throughNext = reduceSum(graph, products, [0, 1], false);
   const objective = loss === undefined ? throughNext : add(graph, loss, throughNext);
   const parameters = layout.slices.map(({ name }) => tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
