@@ -3,8 +3,11 @@ import { PrecisError } from "../errors.js";
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
 import { KvStore, type KvShape } from "./kv-store.js";
 
-/** What a slot holds: a text token, an attention sink, or a compressed summary that no window may hide. */
-export type SlotKind = "text" | "sink" | "memory";
+/**
+ * What a slot holds: a text token, an attention sink, or a compressed summary (of a time step, or of a span within one);
+ * no window may hide the last three.
+ */
+export type SlotKind = "text" | "sink" | "memory" | "span";
 
 /** Rows that a forward pass produced, per layer [batch, seq, kvHeads · headDim]; keys after RoPE. */
 export interface NewRows {

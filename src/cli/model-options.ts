@@ -27,6 +27,7 @@ export interface ModelFlags {
 /** Values of the options that {@link addMemoryOptions} adds. */
 export interface MemoryFlags {
   adapter?: string;
+  spanAdapter?: string;
   method?: string;
   set?: Record<string, string>;
 }
@@ -46,6 +47,7 @@ export function addModelOptions(command: Command): Command {
 export function addMemoryOptions(command: Command, defaultMethod: string): Command {
   return command
     .option("--adapter <dir>", "folder of a compression adapter")
+    .option("--span-adapter <dir>", "folder of a sentinel adapter, for ccm-concat or ccm-merge with --set spans=…")
     .option("--method <name>", `memory method, see "precis methods" (default: ${defaultMethod})`)
     .option("--set <option=value>", "option of the method; may be repeated", addSetting);
 }
@@ -110,15 +112,16 @@ export async function installedAdapters(modelDirectory: string): Promise<Install
  * @throws METHOD_UNKNOWN, OPTION_INVALID
  */
 export async function chooseMemory(modelDirectory: string, flags: MemoryFlags): Promise<CreateMemoryOptions> {
-  const { adapter, method: name, set: options = {} } = flags;
-  if (name === undefined) return { adapter, options };
+  const { adapter, spanAdapter, method: name, set: options = {} } = flags;
+  if (name === undefined) return { adapter, spanAdapter, options };
   const method = findMethod(name);
   resolveOptions(method, options);
-  if (!method.needsCompTokens || adapter !== undefined) return { method: name, adapter, options };
+  if (!method.needsCompTokens || adapter !== undefined) return { method: name, adapter, spanAdapter, options };
   const installed = await installedAdapters(modelDirectory);
   const own = installed.find((candidate) => candidate.method === name);
-  const chosen = own ?? (method.needsSummaryGain === true ? undefined : installed[0]);
-  if (chosen !== undefined) return { method: name, adapter: chosen.directory, options };
+  const special = method.needsSentinels === true || method.needsSummaryGain === true;
+  const chosen = own ?? (special ? undefined : installed.find((candidate) => candidate.method !== "sentinel"));
+  if (chosen !== undefined) return { method: name, adapter: chosen.directory, spanAdapter, options };
   throw new PrecisError("OPTION_INVALID", `The method ${name} needs an adapter, and none is installed.`, {
     value: name,
     nextStep: "Pass one with --adapter DIR, or choose a training-free method; `precis methods` says which are.",

@@ -49,6 +49,8 @@ export interface MemoryBehavior {
   runLength?(session: MemorySession): number;
   /** Restricts what fed tokens see; default: everything before them. */
   visible?(session: MemorySession, purpose: FeedPurpose, positions: readonly number[]): Visibility | undefined;
+  /** Compresses spans by an adapter of their own, beside the method's. */
+  readonly compressesSpans?: boolean;
   /** Inputs may mark spans (`<CL>…<CR>`), which are handed to `beforeRun`. */
   readonly readsMarks?: boolean;
   /** Refuses marked spans of an input before any work. */
@@ -77,6 +79,8 @@ export interface MemoryMethod {
   readonly needsCompTokens: boolean;
   /** Whether that adapter must also scale summaries, so that none but its own kind will do. */
   readonly needsSummaryGain?: boolean;
+  /** Whether that adapter's new tokens must be sentinels rather than COMP tokens. */
+  readonly needsSentinels?: boolean;
   readonly options: Readonly<Record<string, OptionSpec>>;
   /** KV positions that are ever needed at once beyond the option `window`, for methods that this option bounds. */
   readonly beyondWindow?: (compTokens: number) => number;

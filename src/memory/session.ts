@@ -8,6 +8,7 @@ import type { DecoderRunner, ForwardResult, SequenceInput } from "../runtime/dec
 import type { LoadedAdapter } from "../runtime/loaded-adapter.js";
 import type { Span } from "../sentinel/sentinel-tokens.js";
 import { TokenWords } from "../text/token-words.js";
+import { checkAdapters } from "./session-adapters.js";
 import type { SpanAsker } from "./spans/caller-spans.js";
 import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues, Visibility } from "./method.js";
 
@@ -41,6 +42,13 @@ export interface SessionState {
   openPurpose: FeedPurpose;
   /** Default: what the row holds. */
   peakSlots?: number;
+}
+
+/** What a session may be given beside its method. */
+export interface SessionExtras {
+  words?: TokenWords;
+  spanAdapter?: LoadedAdapter | undefined;
+  spanAsker?: SpanAsker | undefined;
 }
 
 /** How tokens are fed. */
@@ -78,6 +86,8 @@ export class MemorySession {
   readonly method: MemoryMethod;
   readonly options: OptionValues;
   readonly adapter: LoadedAdapter | undefined;
+  /** The sentinel adapter of a method that compresses spans beside something else. */
+  readonly spanAdapter: LoadedAdapter | undefined;
   /** Where words begin and sentences end, for methods that go by them. */
   readonly words: TokenWords;
   /** Asks a caller's function for spans, where the memory was given one. */
@@ -103,26 +113,17 @@ export class MemorySession {
     options: OptionValues,
     adapter: LoadedAdapter | undefined,
     restored?: SessionState & { methodState: Record<string, unknown> },
-    words: TokenWords = new TokenWords(),
+    { words = new TokenWords(), spanAdapter, spanAsker }: SessionExtras = {},
   ) {
-    if (method.needsCompTokens && (adapter?.compTokens ?? 0) === 0) {
-      throw new PrecisError("ADAPTER_MISMATCH", `The method ${method.name} needs an adapter with COMP tokens.`, {
-        value: adapter?.directory,
-        nextStep: "Pass one with --adapter DIR, or choose a training-free method (`precis methods` lists them).",
-      });
-    }
-    if (method.needsSummaryGain === true && adapter?.summaryGain === undefined) {
-      throw new PrecisError("ADAPTER_MISMATCH", `The adapter was not trained for summaries, as ${method.name} needs.`, {
-        value: adapter?.directory,
-        nextStep: `Train one with \`precis train --method ${method.name}\`.`,
-      });
-    }
     this.runner = runner;
     this.method = method;
     this.options = options;
     this.adapter = adapter;
     this.words = words;
+    this.spanAdapter = spanAdapter;
+    this.spanAsker = spanAsker;
     this.behavior = method.create(options, restored?.methodState);
+    checkAdapters(method, this.behavior, this);
     this.row = restored?.row ?? new KvRow(runner.shape);
     this.peakSlots = restored?.peakSlots ?? this.row.length;
     if (restored !== undefined) {
@@ -162,7 +163,7 @@ export class MemorySession {
       const last = start + length === ids.length;
       const logits = options.logits === "last" && !last ? "none" : options.logits;
       const input = this.nextInput(piece, options.purpose);
-      const result = await this.runner.forward([input], { logits, adapter: this.adapter });
+      const result = await this.runner.forward([input], { logits, adapter: this.textAdapter });
       await this.commit(input, result, 0, options.purpose);
       options.onProgress?.(start + length, ids.length);
       if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
@@ -189,7 +190,7 @@ export class MemorySession {
     this.#ensurePositions(1 + Math.max(...offsets));
     const positions = offsets.map((offset) => this.position + offset);
     const visible = this.behavior.visible?.(this, purpose, positions);
-    const everywhere = this.adapter !== undefined && !this.adapter.gated;
+    const everywhere = this.textAdapter !== undefined && !this.textAdapter.gated;
     return {
       past: this.row,
       ids,
@@ -226,6 +227,11 @@ export class MemorySession {
     const result = await this.runner.forward([input], { logits: "none", adapter: this.adapter });
     this.peakSlots = Math.max(this.peakSlots, this.row.length + ids.length);
     this.row.append(result, 0, 0, positions, "memory");
+  }
+
+  /** The adapter in runs of text and of sentinels. */
+  get textAdapter(): LoadedAdapter | undefined {
+    return this.spanAdapter ?? this.adapter;
   }
 
   /** Number of COMP tokens of one compression. */
@@ -285,9 +291,9 @@ export class MemorySession {
   /** An independent copy. */
   fork(): MemorySession {
     const state = { ...this, row: this.row.clone(), methodState: structuredClone(this.behavior.state) };
-    const copy = new MemorySession(this.runner, this.method, this.options, this.adapter, state, this.words);
-    copy.spanAsker = this.spanAsker;
-    return copy;
+    const { words, spanAdapter, spanAsker } = this;
+    const extras = { words, spanAdapter, spanAsker };
+    return new MemorySession(this.runner, this.method, this.options, this.adapter, state, extras);
   }
 
   stats(): MemoryStats {

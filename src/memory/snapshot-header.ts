@@ -56,7 +56,7 @@ const IDENTITY_FIELDS: readonly (keyof ModelIdentity)[] = [
   "rotary",
   "adapter",
 ];
-const KINDS: ReadonlySet<unknown> = new Set<SlotKind>(["text", "sink", "memory"]);
+const KINDS: ReadonlySet<unknown> = new Set<SlotKind>(["text", "sink", "memory", "span"]);
 
 /** A SNAPSHOT_CORRUPT error about one field. */
 function malformed(field: string): PrecisError {

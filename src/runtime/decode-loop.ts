@@ -49,7 +49,7 @@ export class DecodeLoop {
   #groups(): Entry[][] {
     const groups = new Map<unknown, Entry[]>();
     for (const entry of this.#entries) {
-      const key = entry.generation.session.adapter;
+      const key = entry.generation.session.textAdapter;
       groups.set(key, [...(groups.get(key) ?? []), entry]);
     }
     return [...groups.values()];
@@ -61,7 +61,7 @@ export class DecodeLoop {
     if (ready.length === 0) return;
     try {
       this.#share(ready.map(({ input }) => input.past));
-      const { adapter } = (ready[0] as Prepared).entry.generation.session;
+      const { textAdapter: adapter } = (ready[0] as Prepared).entry.generation.session;
       const inputs = ready.map(({ input }) => input);
       const result = await this.#runner.forward(inputs, { logits: "last", adapter });
       const { vocabSize } = this.#runner.config;

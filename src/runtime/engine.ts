@@ -67,14 +67,17 @@ export class Engine {
     },
     tokenize: async ({ text, addSpecialTokens }) => this.#tokenizer().encode(text, { addSpecialTokens }),
     detokenize: async ({ ids, skipSpecialTokens }) => this.#tokenizer().decode(ids, { skipSpecialTokens }),
-    createMemory: async ({ method, options = {}, adapter, spanPort }) => {
+    createMemory: async ({ method, options = {}, adapter, spanAdapter, spanPort }) => {
       const model = this.#loaded();
       const loaded = adapter === undefined ? undefined : await model.adapter(adapter);
       const chosen = findMethod(method ?? loaded?.adapter.method ?? "full");
       const trained = loaded?.adapter.method === chosen.name ? loaded.adapter.methodOptions : {};
       const resolved = resolveOptions(chosen, { ...trained, ...options });
-      const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter, undefined, model.words);
-      session.spanAsker = spanPort && new SpanAsker(spanPort);
+      const session = new MemorySession(model.runner, chosen, resolved, loaded?.adapter, undefined, {
+        words: model.words,
+        spanAdapter: spanAdapter === undefined ? undefined : (await model.adapter(spanAdapter)).adapter,
+        spanAsker: spanPort && new SpanAsker(spanPort),
+      });
       const conversation = new Conversation(model, session.behavior.readsMarks);
       return this.#register(new MemoryEntry(session, conversation, loaded?.info));
     },
@@ -112,7 +115,7 @@ export class Engine {
       }),
     snapshot: ({ memory, precision }) =>
       this.#locked(memory, async ({ session, conversation, tokenChain }) =>
-        encodeSnapshot(session, this.#loaded().identity(session.adapter), {
+        encodeSnapshot(session, this.#loaded().identity(session.adapter, session.spanAdapter), {
           tokenChain,
           precision,
           messages: { messages: conversation.messages, started: conversation.started },
@@ -236,7 +239,7 @@ export class Engine {
       const session = entry.session.fork();
       const result = await session.runner.forward([session.nextInput(ids, "input")], {
         logits: which,
-        adapter: session.adapter,
+        adapter: session.textAdapter,
         taps,
       });
       return { logits: result.logits, tokens: result.logits.length / vocabSize, vocabSize, taps: result.taps, ids };
@@ -286,18 +289,27 @@ export class Engine {
     memory,
     bytes,
     adapter: adapterDirectory,
+    spanAdapter: spanDirectory,
     spanPort,
   }: EngineOperations["restore"][0]): Promise<MemoryInfo> {
     const model = this.#loaded();
     const present = memory === undefined ? undefined : this.#entry(memory);
     const loaded = adapterDirectory === undefined ? undefined : await model.adapter(adapterDirectory);
     const adapter = loaded?.adapter ?? present?.session.adapter;
+    const spanAdapter =
+      spanDirectory === undefined ? present?.session.spanAdapter : (await model.adapter(spanDirectory)).adapter;
     const { shape } = model.runner;
-    const restored = decodeSnapshot(bytes, model.identity(adapter), { shape, vocabSize: model.info.vocabSize });
+    const restored = decodeSnapshot(bytes, model.identity(adapter, spanAdapter), {
+      shape,
+      vocabSize: model.info.vocabSize,
+    });
     if (present !== undefined) refuseOtherMethod(restored, present.session);
     const method = findMethod(restored.method);
-    const session = new MemorySession(model.runner, method, restored.options, adapter, restored, model.words);
-    session.spanAsker = present === undefined ? spanPort && new SpanAsker(spanPort) : present.session.spanAsker;
+    const session = new MemorySession(model.runner, method, restored.options, adapter, restored, {
+      words: model.words,
+      spanAdapter,
+      spanAsker: present === undefined ? spanPort && new SpanAsker(spanPort) : present.session.spanAsker,
+    });
     const { messages, started } = restored.messages;
     const conversation = new Conversation(model, session.behavior.readsMarks, messages, started);
     const entry = new MemoryEntry(session, conversation, loaded?.info ?? present?.adapterInfo, restored.tokenChain);

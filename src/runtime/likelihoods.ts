@@ -131,7 +131,7 @@ async function readTree(
     result.peakSlots = Math.max(result.peakSlots, demand);
   }
   const sees = (query: number, key: number): boolean => line[key] === line[query] || line[key] === trunk[query];
-  const { runner, adapter } = session;
+  const { runner, textAdapter: adapter } = session;
   const { logits } = await runner.forward([session.nextInput(ids, "input", { offsets, sees })], {
     logits: [rows],
     adapter,

@@ -179,14 +179,14 @@ export class LoadedModel implements AsyncDisposable {
   }
 
   /** What a snapshot's rows must agree with. */
-  identity(adapter: LoadedAdapter | undefined): ModelIdentity {
+  identity(adapter: LoadedAdapter | undefined, spanAdapter?: LoadedAdapter): ModelIdentity {
     return {
       model: this.info.fingerprint,
       dtype: this.info.dtype,
       tokenizer: this.tokenizer?.hash ?? "",
       template: this.template?.hash ?? "",
       rotary: this.#rotary,
-      adapter: adapter?.fingerprint ?? "",
+      adapter: [adapter, spanAdapter].flatMap((one) => (one === undefined ? [] : [one.fingerprint])).join("+"),
     };
   }
 

@@ -53,15 +53,16 @@ export class LanguageModel implements AsyncDisposable {
   /**
    * A memory with the contents of a snapshot.
    * @param options.adapter the adapter that it was made with
+   * @param options.spanAdapter the sentinel adapter that it was made with beside that, if there was one
    * @param options.spans the function that chooses spans, if it had one
    * @throws SNAPSHOT_CORRUPT, SNAPSHOT_MISMATCH
    */
   async restoreMemory(
     bytes: Uint8Array,
-    { adapter, spans }: Pick<CreateMemoryOptions, "adapter" | "spans"> = {},
+    { adapter, spanAdapter, spans }: Pick<CreateMemoryOptions, "adapter" | "spanAdapter" | "spans"> = {},
   ): Promise<Memory> {
     const answerer = spans && new SpanAnswerer(spans);
-    const argument = { memory: undefined, bytes, adapter, spanPort: answerer?.port };
+    const argument = { memory: undefined, bytes, adapter, spanAdapter, spanPort: answerer?.port };
     const info = await this.#client.call("restore", argument, {
       transfer: answerer === undefined ? [] : [answerer.port],
     });

@@ -65,7 +65,9 @@ export interface CreateMemoryOptions {
   options?: Readonly<Record<string, unknown>>;
   /** Folder of an adapter; loaded once per model. */
   adapter?: string;
-  /** Chooses what to compress, for the method `sentinel` with the policy `caller`. Called on the caller's thread. */
+  /** Folder of a sentinel adapter, for ccm-concat and ccm-merge with the option `spans`. */
+  spanAdapter?: string;
+  /** Chooses what to compress, for the policy `caller` of spans. Called on the caller's thread. */
   spans?: ChooseSpans;
 }
 
@@ -194,6 +196,7 @@ export interface EngineOperations {
       memory: number | undefined;
       bytes: Uint8Array;
       adapter?: string | undefined;
+      spanAdapter?: string | undefined;
       spanPort?: MessagePort | undefined;
     },
     result: MemoryInfo,

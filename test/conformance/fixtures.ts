@@ -1,6 +1,6 @@
 /** @file The tiny random model, adapters and methods that conformance tests run on. */
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -24,13 +24,15 @@ export interface Fixture extends AsyncDisposable {
   model: LanguageModel;
   files: RandomModel;
   adapter: ReferenceAdapter;
+  /** Another adapter, whose new tokens are sentinels and which acts at all tokens. */
+  sentinelAdapter: ReferenceAdapter;
+  /** The folders of the adapters that a memory needs. */
+  adaptersOf(options: CreateMemoryOptions): Pick<CreateMemoryOptions, "adapter" | "spanAdapter">;
   /** An empty folder for further files; removed with the fixture. */
   scratch: string;
   /** An adapter for recurrent summaries, which acts at every token. */
   recurrent: ReferenceAdapter;
-  /** The options that give a method the adapter it needs. */
-  adapterFor(method?: string): { adapter?: string };
-  /** A memory of the model; the adapter is passed to methods that need one. */
+  /** A memory of the model; adapters are passed to methods that need some. */
   memory(options?: CreateMemoryOptions): Promise<Memory>;
 }
 
@@ -48,23 +50,23 @@ export async function createFixture(
   writeFileSync(join(files.directory, "config.json"), JSON.stringify(files.config));
   const adapter = writeRandomAdapter(join(scratch, "adapter"), files.options);
   const recurrent = writeRandomAdapter(join(scratch, "recurrent"), { ...files.options, recurrent: true });
-  const adapterFor = (method: string = ""): { adapter?: string } => {
-    if (RECURRENT.test(method)) return { adapter: recurrent.directory };
-    return NEEDS_ADAPTER.test(method) ? { adapter: adapter.directory } : {};
-  };
+  const sentinelAdapter = writeSentinelAdapter(join(scratch, "sentinel"), files.options);
   const model = await loadModel(files.directory, { device: "cpu", threads: 1, ...load });
+  const adaptersOf: Fixture["adaptersOf"] = ({ method = "", options: { spans = "none" } = {} }) => ({
+    ...(NEEDS_ADAPTER.test(method) ? { adapter: adapter.directory } : {}),
+    ...(RECURRENT.test(method) ? { adapter: recurrent.directory } : {}),
+    ...(method === "sentinel" ? { adapter: sentinelAdapter.directory } : {}),
+    ...(spans === "none" ? {} : { spanAdapter: sentinelAdapter.directory }),
+  });
   return {
     model,
     files,
     adapter,
     recurrent,
-    adapterFor,
+    sentinelAdapter,
+    adaptersOf,
     scratch,
-    memory: (memoryOptions = {}) =>
-      model.createMemory({
-        ...memoryOptions,
-        ...adapterFor(memoryOptions.method),
-      }),
+    memory: (memoryOptions = {}) => model.createMemory({ ...memoryOptions, ...adaptersOf(memoryOptions) }),
     async [Symbol.asyncDispose]() {
       await model.dispose();
       rmSync(scratch, { recursive: true });
@@ -72,8 +74,18 @@ export async function createFixture(
   };
 }
 
-const NEEDS_ADAPTER = /ccm|gist|sentinel/;
+const NEEDS_ADAPTER = /ccm|gist/;
 const RECURRENT = /autocompressor|rmt/;
+
+/** Writes a random adapter as `precis train --method sentinel` would. */
+function writeSentinelAdapter(directory: string, options: RandomModelOptions): ReferenceAdapter {
+  const adapter = writeRandomAdapter(directory, { ...options, seed: (options.seed ?? 0) + 1, compTokens: 2 });
+  const file = join(adapter.directory, "adapter_config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as { precis: Record<string, unknown> };
+  Object.assign(config.precis, { method: "sentinel", gated: false });
+  writeFileSync(file, JSON.stringify(config));
+  return adapter;
+}
 
 /** Every method as it is tried; options are small enough for a few dozen tokens to matter. */
 export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; label: string; slots?: number })[] = [
@@ -105,6 +117,13 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
   { label: "sentinel, sentences", method: "sentinel", options: { policy: "sentence", span: 4 } },
   { label: "sentinel, what is older", method: "sentinel", options: { policy: "older", span: 3, window: 6 } },
   { label: "sentinel, marked", method: "sentinel", options: { policy: "marked" } },
+  { label: "ccm-concat with spans", method: "ccm-concat", options: { spans: "fixed", spanWords: 3 } },
+  {
+    label: "ccm-merge with spans, each step alone",
+    method: "ccm-merge",
+    options: { spans: "sentence", spanWords: 4, recursive: false },
+    slots: 2,
+  },
   { label: "local", method: "local", options: { ratio: 0.6 } },
   { label: "scattered", method: "scattered", options: { ratio: 0.6, seed: 3 } },
 ];

@@ -40,7 +40,7 @@ describe.each(TRIED_METHODS)("$label", ({ method, options, slots }) => {
     return memory;
   }
   const restore = (model: LanguageModel, bytes: Uint8Array): Promise<Memory> => {
-    return model.restoreMemory(bytes, fixture.adapterFor(method));
+    return model.restoreMemory(bytes, fixture.adaptersOf({ method, options }));
   };
 
   test("is deterministic", async () => {

@@ -98,7 +98,7 @@ describe("spans of a caller's function", () => {
     await memory.dispose();
     expect(await slotsAfter(fork, "efghi")).toBe(2);
     const bytes = await fork.snapshot();
-    const adapter = fixture.adapter.directory;
+    const adapter = fixture.sentinelAdapter.directory;
     const restored = await fixture.model.restoreMemory(bytes, { adapter, spans: eights });
     expect(await slotsAfter(restored, "jklmnopq")).toBe(3);
     await fork.restore(bytes);

@@ -1,8 +1,5 @@
 /** @file Sentinel, local and scattered memories against one float64 pass over the whole text in its training form. */
 
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
@@ -11,7 +8,6 @@ import { isScatteredKept } from "#precis/sentinel/sparse-rules.js";
 import { difference } from "../golden/compare.js";
 import { FIRST_BYTE_ID } from "../reference/byte-tokenizer.js";
 import { decode, type DecodeOutput } from "../reference/decoder.js";
-import { writeRandomAdapter, type ReferenceAdapter } from "../reference/random-model.js";
 import { sentinelAttends, sentinelPosition } from "../reference/sentinel-oracle.js";
 import { expectError } from "./expect-error.js";
 import { createFixture, type Fixture } from "./fixtures.js";
@@ -20,20 +16,12 @@ const TOLERANCE = 1e-4;
 const VOCAB = 320;
 const { open, close } = sentinelIds(VOCAB);
 let fixture: Fixture;
-/** Acts at all tokens, as sentinel adapters do. */
-let adapter: ReferenceAdapter;
 beforeAll(async () => {
   fixture = await createFixture({ seed: 47, layers: 3 });
-  adapter = writeRandomAdapter(join(fixture.scratch, "sentinel"), { ...fixture.files.options, compTokens: 2 });
-  const file = join(adapter.directory, "adapter_config.json");
-  const config = JSON.parse(readFileSync(file, "utf8")) as { precis: Record<string, unknown> };
-  config.precis.gated = false;
-  writeFileSync(file, JSON.stringify(config));
 });
 afterAll(() => fixture[Symbol.asyncDispose]());
 
-const create = (options: Record<string, unknown>): Promise<Memory> =>
-  fixture.model.createMemory({ method: "sentinel", options, adapter: adapter.directory });
+const create = (options: Record<string, unknown>): Promise<Memory> => fixture.memory({ method: "sentinel", options });
 
 /** The whole text in one pass, its sentinels included. */
 function trainingForm(marked: readonly number[]): DecodeOutput {
@@ -43,7 +31,7 @@ function trainingForm(marked: readonly number[]): DecodeOutput {
     positionIds: marked.map((_, i) => sentinelPosition(row, i)),
     attend: marked.flatMap((_, i) => marked.map((__, j) => (sentinelAttends(row, i, j) ? 1 : 0))),
     gate: marked.map(() => 1),
-    adapter,
+    adapter: fixture.sentinelAdapter,
   });
 }
 

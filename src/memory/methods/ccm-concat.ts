@@ -1,5 +1,7 @@
 /** @file CCM-concat: Mem(t) = [Mem(t-1); h(t)]. Kim et al. 2024 (ICLR), arXiv:2312.03414, equation 2. */
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { CCM_SPAN_OPTIONS, ccmSpanState, withSpans } from "../spans/ccm-spans.js";
+import { spanStateFits } from "../spans/span-behavior.js";
 import { CCM_OPTIONS, ccmVisibility, compressOpenStep, dropOldestMemory } from "./ccm.js";
 
 /** Append each step's COMP keys and values. */
@@ -10,6 +12,7 @@ export const ccmConcat: MemoryMethod = defineMethod({
   needsCompTokens: true,
   options: {
     ...CCM_OPTIONS,
+    ...CCM_SPAN_OPTIONS,
     limit: {
       default: 0,
       min: 0,
@@ -17,13 +20,18 @@ export const ccmConcat: MemoryMethod = defineMethod({
         "Most memory slots; the oldest are dropped. 0 keeps all. Adapters know only as many as they were trained with.",
     },
   },
-  create: (options, state = {}) => ({
-    state,
-    visible: (session, purpose) => ccmVisibility(options, session, purpose),
-    async closeStep(session) {
-      if (session.openIds.length === 0) return;
-      await compressOpenStep(session, options);
-      dropOldestMemory(session.row, options.limit);
-    },
-  }),
+  fits: spanStateFits,
+  create: (options, state = ccmSpanState(options)) =>
+    withSpans(
+      {
+        state,
+        visible: (session, purpose) => ccmVisibility(options, session, purpose),
+        async closeStep(session) {
+          if (session.openIds.length === 0) return;
+          await compressOpenStep(session, options);
+          dropOldestMemory(session.row, options.limit);
+        },
+      },
+      options,
+    ),
 });

@@ -3,6 +3,8 @@
  * exponential moving average is the ablation of its table 16. Keys are averaged after RoPE, as in training.
  */
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { CCM_SPAN_OPTIONS, ccmSpanState, withSpans } from "../spans/ccm-spans.js";
+import { spanStateFits } from "../spans/span-behavior.js";
 import { CCM_OPTIONS, ccmVisibility, compressOpenStep } from "./ccm.js";
 
 /** Average each step's COMP keys and values into a memory of fixed size. */
@@ -13,6 +15,7 @@ export const ccmMerge: MemoryMethod = defineMethod({
   needsCompTokens: true,
   options: {
     ...CCM_OPTIONS,
+    ...CCM_SPAN_OPTIONS,
     average: {
       default: "mean",
       choices: ["mean", "ema"],
@@ -26,18 +29,24 @@ export const ccmMerge: MemoryMethod = defineMethod({
       description: "Weight of the newest step in the moving average.",
     },
   },
-  create: (options, state = { merged: 0 }) => ({
-    state,
-    visible: (session, purpose) => ccmVisibility(options, session, purpose),
-    async closeStep(session) {
-      if (session.openIds.length === 0) return;
-      const first = await compressOpenStep(session, options);
-      const merged = Number(state["merged"]) + 1;
-      state["merged"] = merged;
-      if (merged === 1) return;
-      const weight = options.average === "ema" ? options.decay : 1 / merged;
-      for (let k = 0; k < session.compTokens; k++) session.row.blend(first - session.compTokens + k, first + k, weight);
-      session.row.truncate(first);
-    },
-  }),
+  fits: spanStateFits,
+  create: (options, state = { merged: 0, ...ccmSpanState(options) }) =>
+    withSpans(
+      {
+        state,
+        visible: (session, purpose) => ccmVisibility(options, session, purpose),
+        async closeStep(session) {
+          if (session.openIds.length === 0) return;
+          const first = await compressOpenStep(session, options);
+          const merged = Number(state["merged"]) + 1;
+          state["merged"] = merged;
+          if (merged === 1) return;
+          const weight = options.average === "ema" ? options.decay : 1 / merged;
+          for (let k = 0; k < session.compTokens; k++)
+            session.row.blend(first - session.compTokens + k, first + k, weight);
+          session.row.truncate(first);
+        },
+      },
+      options,
+    ),
 });

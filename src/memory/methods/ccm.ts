@@ -66,6 +66,6 @@ export async function compressOpenStep(session: MemorySession, options: CcmOptio
   await settleOpenStep(session, options);
   const positions = Array.from({ length: session.compTokens }, (_, k) => session.position + k);
   await session.compress(positions, options.recursive ? undefined : hideMemory(session));
-  row.arrange(row.kinds.flatMap((kind, slot) => (kind === "text" ? [] : [slot])));
+  row.arrange(row.kinds.flatMap((kind, slot) => (kind === "text" || kind === "span" ? [] : [slot])));
   return row.length - session.compTokens;
 }

@@ -8,7 +8,7 @@ import type { MemorySession } from "../session.js";
  * how long ago the span was read, and the rest of the cache is not even looked at.
  */
 export async function compressSpan(session: MemorySession, first: number, count: number): Promise<void> {
-  const { row, runner, adapter } = session;
+  const { row, runner, textAdapter: adapter } = session;
   const end = first + count;
   const positions = sentinelPositions(row.positions[first] as number, row.positions[end - 1] as number);
   const ids = sentinelIds(runner.config.vocabSize);
@@ -22,7 +22,7 @@ export async function compressSpan(session: MemorySession, first: number, count:
   const result = await runner.forward([input], { logits: "none", adapter });
   session.peakSlots = Math.max(session.peakSlots, row.length + input.ids.length);
   const newest = row.length;
-  row.append(result, 0, 1, [positions.close], "memory");
+  row.append(result, 0, 1, [positions.close], "span");
   const slots = Array.from({ length: newest }, (_, slot) => slot);
   row.arrange([...slots.slice(0, first), newest, ...slots.slice(end)]);
 }
