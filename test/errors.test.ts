@@ -83,7 +83,7 @@ describe("methods and options", () => {
       method: "ccm-merge",
       options: { recursive: "false", sink: "2", decay: "0.25" },
     });
-    expect(memory.options).toEqual({ recursive: false, sink: 2, average: "mean", decay: 0.25 });
+    expect(memory.options).toMatchObject({ recursive: false, sink: 2, average: "mean", decay: 0.25 });
   });
 
   test.each<[SamplingOptions & { maxTokens?: number }, RegExp]>([

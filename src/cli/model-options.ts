@@ -155,10 +155,10 @@ export async function openModel(directory: string, flags: ModelFlags, signal: Ab
   }
 }
 
-/** `"streaming (window 512, sink 4)"`: a method and its options; those at 0 are switched off and left out. */
+/** `"streaming (window 512, sink 4)"`: a method and its options; what is switched off, by 0 or none, is left out. */
 export function describeMethod(method: string, options: Readonly<Record<string, unknown>>): string {
   const settings = Object.entries(options)
-    .filter(([, value]) => value !== 0)
+    .filter(([name, value]) => value !== 0 && !(options["spans"] === "none" && name.startsWith("span")))
     .map(([name, value]) => `${name} ${String(value)}`);
   return settings.length === 0 ? method : `${method} (${settings.join(", ")})`;
 }

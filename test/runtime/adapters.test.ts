@@ -82,8 +82,13 @@ test("an adapter brings the method and the options that it was trained with", as
   const create = (choice: CreateMemoryOptions): Promise<Memory> =>
     fixture.model.createMemory({ ...choice, adapter: directory });
   const memory = await create({});
-  expect([memory.method, memory.options]).toEqual(["ccm-concat", { recursive: false, sink: 0, limit: 0 }]);
-  expect((await create({ options: { recursive: true } })).options).toEqual({ recursive: true, sink: 0, limit: 0 });
+  expect(memory.method).toBe("ccm-concat");
+  expect(memory.options).toMatchObject({ recursive: false, sink: 0, limit: 0 });
+  expect((await create({ options: { recursive: true } })).options).toMatchObject({
+    recursive: true,
+    sink: 0,
+    limit: 0,
+  });
   expect((await create({ method: "ccm-merge" })).options).toMatchObject({ recursive: true });
 });
 

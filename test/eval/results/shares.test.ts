@@ -23,7 +23,7 @@ afterAll(async () => {
 });
 
 test("perplexity, what is left, paired differences and the share of the loss that is saved", async () => {
-  const methods = [`sentinel:${fixture.adapter.directory}`, "local", "full"];
+  const methods = [`sentinel:${fixture.sentinelAdapter.directory}`, "local", "full"];
   await writeFiles(fixture.scratch, {
     "plan.json": { model: "m", settings: [{ evaluation: "sentinel", methods, steps: [50, 90], limit: 3 }] },
   });
