@@ -44,6 +44,8 @@ export interface DecoderValues {
   attentionBias?: (type: LayerType) => Value;
   /** [batch, seq, rotaryDim / 2] each */
   rotary?: (type: LayerType) => { cos: Value; sin: Value };
+  /** [batch, seq, seq], in place of the input that `averaging` asks for. */
+  averaging?: Value;
 }
 
 /** Names of graph inputs and outputs; the runtime feeds and fetches by these. */
@@ -143,8 +145,9 @@ export class DecoderEmitter {
       const gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
       this.#gate = options.loraScale === undefined ? gate : scale(this.graph, gate, options.loraScale);
     }
+    this.#averaging = options.values?.averaging;
     if (options.averaging === true) {
-      this.#averaging = this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
+      this.#averaging ??= this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
     }
   }
 

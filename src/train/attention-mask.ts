@@ -85,10 +85,3 @@ export function writeAttend(layout: ParallelLayout, target: Uint8Array, stride: 
     }
   }
 }
-
-/** The additive attention bias of a mask of the same shape: 0 where it is 1, {@link MASKED_BIAS} where it is 0. */
-export function attentionBiasOf(attend: Uint8Array): Float32Array {
-  const bias = new Float32Array(attend.length);
-  for (let i = 0; i < attend.length; i++) if (attend[i] === 0) bias[i] = MASKED_BIAS;
-  return bias;
-}

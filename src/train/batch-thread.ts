@@ -87,7 +87,7 @@ async function serve(options: BatchThreadOptions): Promise<void> {
     const batch = value.build();
     // Masks are most of it, and change owner without being copied.
     const masks = "segments" in batch ? batch.segments.map(({ tokens }) => tokens) : [batch];
-    const buffers = masks.flatMap(({ attentionBias, attend }) => [attentionBias.buffer, attend.buffer]);
+    const buffers = masks.map(({ attendBits }) => attendBits.buffer);
     parentPort?.postMessage({ batch } satisfies Answer, buffers as ArrayBuffer[]);
   };
   const fail = (error: unknown): void =>

@@ -1,8 +1,10 @@
 /** @file Attention masks computed inside a graph from a few numbers per token, instead of being uploaded. */
 import type { GraphBuilder, Value } from "../graph/builder.js";
-import { add, equals, max, min, mul, scale, sub } from "../graph/ops/elementwise.js";
-import { reshape } from "../graph/ops/movement.js";
+import { add, equals, exp, floor, max, min, mul, scale, sub } from "../graph/ops/elementwise.js";
+import { reshape, slice } from "../graph/ops/movement.js";
 import { MASKED_BIAS } from "./attention-mask.js";
+import { AVERAGING_PARTS, READS_NOTHING } from "./averaging-groups.js";
+import { PACKED_BITS } from "./packed-mask.js";
 
 /** 1 where a whole number is above 0, else 0. */
 function isPositive(graph: GraphBuilder, x: Value): Value {
@@ -35,4 +37,56 @@ export function causalSampleBias(graph: GraphBuilder, samples: Value, window?: n
     visible = mul(graph, visible, isPositive(graph, sub(graph, graph.floats([window], []), distance)));
   }
   return reshape(graph, biasOfMask(graph, visible), [batch, 1, seq, seq]);
+}
+
+/**
+ * A mask of ones and zeros [batch, seq, seq] from its packed form.
+ * @param packed [batch, seq, words] float32, see `packed-mask.ts`
+ */
+export function maskFromBits(graph: GraphBuilder, packed: Value): Value {
+  const [batch, seq, words] = packed.shape as [number, number, number];
+  const halves = Array.from({ length: PACKED_BITS }, (_, bit) => 2 ** -bit);
+  // Powers of two only move the point, so nothing is rounded.
+  const shifted = floor(
+    graph,
+    mul(graph, reshape(graph, packed, [batch, seq, words, 1]), graph.floats(halves, [1, 1, 1, PACKED_BITS])),
+  );
+  const bits = sub(graph, shifted, scale(graph, floor(graph, scale(graph, shifted, 0.5)), 2));
+  const row = reshape(graph, bits, [batch, seq, words * PACKED_BITS]);
+  return words * PACKED_BITS === seq ? row : slice(graph, row, 2, 0, seq);
+}
+
+/**
+ * `mask` [batch, seq, seq] without what lies outside of a sliding window.
+ * @param positions [batch, seq] float32
+ * @param bound [batch, seq], 1 at tokens that are only seen from positions less than `window` after them, else 0
+ */
+export function withinWindow(graph: GraphBuilder, mask: Value, positions: Value, bound: Value, window: number): Value {
+  const [batch, seq] = positions.shape as [number, number];
+  const rows = (x: Value): Value => reshape(graph, x, [batch, seq, 1]);
+  const columns = (x: Value): Value => reshape(graph, x, [batch, 1, seq]);
+  const distance = sub(graph, rows(positions), columns(positions));
+  const near = isPositive(graph, sub(graph, graph.floats([window], []), distance));
+  const free = sub(graph, graph.floats([1], []), columns(bound));
+  return mul(graph, mask, max(graph, near, free));
+}
+
+/**
+ * The matrix [batch, seq, seq] that replaces keys and values by averages; tokens that are not averaged keep their own.
+ * @param groups [parts, batch, seq] float32, in the order of `AVERAGING_PARTS`
+ */
+export function averagesFromGroups(graph: GraphBuilder, groups: Value): Value {
+  const [, batch, seq] = groups.shape as [number, number, number];
+  const part = (name: (typeof AVERAGING_PARTS)[number], shape: number[]): Value =>
+    reshape(graph, slice(graph, groups, 0, AVERAGING_PARTS.indexOf(name), 1), shape);
+  const row = (name: (typeof AVERAGING_PARTS)[number]): Value => part(name, [batch, seq, 1]);
+  const column = (name: (typeof AVERAGING_PARTS)[number]): Value => part(name, [batch, 1, seq]);
+  const distance = tokenDistance(graph, seq);
+  const past = isPositive(graph, add(graph, distance, graph.floats([1], [])));
+  const taken = mul(graph, equals(graph, row("reads"), column("offers")), past);
+  const lag = max(graph, sub(graph, row("steps"), column("steps")), graph.floats([0], []));
+  const faded = exp(graph, scale(graph, mul(graph, row("rates"), lag), -1));
+  const weights = mul(graph, mul(graph, row("rowWeights"), column("columnWeights")), mul(graph, taken, faded));
+  const keeps = equals(graph, row("reads"), graph.floats([READS_NOTHING], []));
+  return add(graph, weights, mul(graph, keeps, equals(graph, distance, graph.floats([0], []))));
 }

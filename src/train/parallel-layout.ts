@@ -5,8 +5,10 @@
  */
 
 import { PrecisError } from "../errors.js";
-import { attentionBiasOf, segmentSees, writeAttend, type MaskRule } from "./attention-mask.js";
-import { mergeWeight, writeAveraging } from "./averaging.js";
+import { segmentSees, type MaskRule } from "./attention-mask.js";
+import { mergeWeight } from "./averaging.js";
+import { noAveraging, writeGroups, type AveragingGroups } from "./averaging-groups.js";
+import { packAttend, packedWords } from "./packed-mask.js";
 import { PAD_POSITION, skipPositions } from "./positions.js";
 
 /** Label of a token that the loss leaves out. */
@@ -104,10 +106,8 @@ export interface PaddedBatch {
   inputIds: Int32Array;
   /** [batch, seq], 1 at real tokens. */
   attentionMask: Uint8Array;
-  /** [batch, seq, seq], 1 where the row's token attends to the column's; rows and columns of pads are 0. */
-  attend: Uint8Array;
-  /** [batch, seq, seq] (with a head axis of 1: [batch, 1, seq, seq]), 0 or the masked value. */
-  attentionBias: Float32Array;
+  /** [batch, seq, words]: who attends to whom, packed as in `packed-mask.ts`; rows and columns of pads are 0. */
+  attendBits: Float32Array;
   /** [batch, seq] */
   positionIds: Int32Array;
   /** [batch, seq] */
@@ -116,8 +116,8 @@ export interface PaddedBatch {
   sumMask: Uint8Array;
   /** [batch, seq], 1 at sinks, which even sliding windows keep. */
   sinkMask: Uint8Array;
-  /** [batch, seq, seq], zero but in SUM rows; undefined where no layout has SUM tokens. */
-  averaging: Float32Array | undefined;
+  /** What the keys and values of SUM tokens are averages of; undefined where no layout has SUM tokens. */
+  averaging: AveragingGroups | undefined;
   /** [batch, seq], {@link IGNORED_LABEL} at pads. */
   labels: Int32Array;
   /** [batch, seq], the column of the token that predicts this one. */
@@ -260,7 +260,7 @@ export interface PadOptions {
 }
 
 /**
- * Pads layouts to a common length, one per row, and makes the dense masks of the batch, in time O(batch · seq²).
+ * Pads layouts to a common length, one per row, and makes the masks of the batch, in time O(batch · seq²).
  * @throws PrecisError INPUT_INVALID when there are no layouts, or `length` is less than the longest
  */
 export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptions = {}): PaddedBatch {
@@ -280,12 +280,13 @@ export interface PlacedLayout {
   start: number;
 }
 
-/** The dense batch of placed layouts. No token sees another layout's, and positions start again with each. */
+/** The batch of placed layouts. No token sees another layout's, and positions start again with each. */
 export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: number): PaddedBatch {
   const batch = rows.length;
   const inputIds = new Int32Array(batch * seq).fill(rows[0]?.[0]?.layout.padId ?? 0);
   const attentionMask = new Uint8Array(batch * seq);
-  const attend = new Uint8Array(batch * seq * seq);
+  const words = packedWords(seq);
+  const attendBits = new Float32Array(batch * seq * words);
   const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
   const gate = new Float32Array(batch * seq);
   const sumMask = new Uint8Array(batch * seq);
@@ -293,9 +294,8 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
   const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
   const predictors = Int32Array.from(labels, (_, at) => (at % seq) - 1);
   const merges = rows.some((row) => row.some(({ layout }) => layout.sumMask.includes(1)));
-  const averaging = merges ? new Float32Array(batch * seq * seq) : undefined;
+  const averaging = merges ? noAveraging(batch * seq) : undefined;
   rows.forEach((row, b) => {
-    const square = [b * seq * seq, (b + 1) * seq * seq] as const;
     for (const { layout, start } of row) {
       const first = b * seq + start;
       inputIds.set(layout.inputIds, first);
@@ -311,10 +311,10 @@ export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: nu
           first,
         );
       }
-      writeAttend(layout, attend.subarray(...square), seq, start);
-      if (averaging !== undefined) writeAveraging(layout, averaging.subarray(...square), seq, start);
+      packAttend(layout, attendBits, words, first, start);
+      if (averaging !== undefined) writeGroups(layout, averaging, b * seq, start);
     }
   });
-  const masks = { attentionMask, attend, attentionBias: attentionBiasOf(attend), gate, sumMask, sinkMask };
+  const masks = { attentionMask, attendBits, gate, sumMask, sinkMask };
   return { batch, seq, inputIds, positionIds, ...masks, averaging, labels, predictors };
 }

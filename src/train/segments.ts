@@ -3,8 +3,8 @@
  * samples end together, so that their inputs are the last segment; those with fewer steps begin later.
  */
 import { PrecisError } from "../errors.js";
-import { attentionBiasOf } from "./attention-mask.js";
 import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
+import { packMask } from "./packed-mask.js";
 import { PAD_POSITION } from "./positions.js";
 
 /** The text of one segment: a time step, or at the end of a sample its input and target. */
@@ -129,8 +129,7 @@ function segmentAt(
     seq,
     inputIds,
     attentionMask,
-    attend,
-    attentionBias: attentionBiasOf(attend),
+    attendBits: packMask(attend, rows * seq, seq),
     positionIds,
     gate: new Float32Array(rows * seq).fill(1),
     sumMask: new Uint8Array(rows * seq),

@@ -4,11 +4,11 @@ import type { DecoderConfig } from "../models/config.js";
 import { rotaryTable } from "../models/rotary.js";
 import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-session.js";
 import { PrecisError } from "../errors.js";
-import { MASKED_BIAS } from "./attention-mask.js";
 import { dropoutFeeds } from "./lora-dropout.js";
 import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
 import { teacherKnowsLabels, type TeacherBatch } from "./teacher-batch.js";
 import { TEACHER_IO } from "./teacher-graph.js";
+import { maskFeeds } from "./training-masks.js";
 import { TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
 
 /** A batch, with the inputs of the teacher where there is one. */
@@ -93,32 +93,6 @@ function tokenFeeds(config: DecoderConfig, batch: PaddedBatch, spec: TrainingGra
   };
 }
 
-/** The averaging matrix with ones on the diagonal of every token that keeps its own keys and values. */
-function averagingMatrix({ averaging, sumMask, batch, seq }: PaddedBatch): Float32Array {
-  const matrix = Float32Array.from(averaging ?? new Float32Array(batch * seq * seq));
-  for (let token = 0; token < batch * seq; token++) {
-    if (sumMask[token] === 0) matrix[token * seq + (token % seq)] = 1;
-  }
-  return matrix;
-}
-
-/** Windows of sliding layers, in the mask of such layers: memory and sinks aside, a token sees only near positions. */
-function windowedBias(batch: PaddedBatch, window: number, vocabSize: number): Float32Array {
-  const { seq, positionIds, inputIds, sinkMask, attentionBias, attend } = batch;
-  const bias = Float32Array.from(attentionBias);
-  for (let b = 0; b < batch.batch; b++) {
-    for (let row = 0; row < seq; row++) {
-      for (let column = 0; column < row; column++) {
-        const at = (b * seq + row) * seq + column;
-        const isText = (inputIds[b * seq + column] as number) < vocabSize && sinkMask[b * seq + column] === 0;
-        const distance = (positionIds[b * seq + row] as number) - (positionIds[b * seq + column] as number);
-        if (attend[at] === 1 && isText && distance >= window) bias[at] = MASKED_BIAS;
-      }
-    }
-  }
-  return bias;
-}
-
 /** What the teacher reads, and the rows of its logits that belong to the labels. */
 function teacherFeeds(
   config: DecoderConfig,
@@ -190,15 +164,9 @@ export function sequenceFeeds(config: DecoderConfig, batch: PaddedBatch, spec: T
     const dims = [...rows, rotary.inverseFrequencies.length];
     feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
     feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
-    const bias =
-      type === "sliding" && config.slidingWindow !== undefined
-        ? windowedBias(batch, config.slidingWindow, config.vocabSize)
-        : batch.attentionBias;
-    feeds[DECODER_IO.attentionBias(type)] = floatTensor(bias, [batch.batch, 1, batch.seq, batch.seq]);
   }
   const everywhere = spec.compTokens === 0;
   const gate = everywhere ? new Float32Array(batch.gate.length).fill(1) : batch.gate;
   feeds[DECODER_IO.gate] = floatTensor(gate, [...rows, 1]);
-  if (spec.averaging) feeds[DECODER_IO.averaging] = floatTensor(averagingMatrix(batch), [...rows, batch.seq]);
-  return feeds;
+  return { ...feeds, ...maskFeeds(config, batch, spec) };
 }

@@ -14,6 +14,7 @@ import type { DecoderWeights } from "../models/decoder-weights.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
+import { emitMasks } from "./training-masks.js";
 import { emitTeacher } from "./teacher-graph.js";
 
 /** Learning from the base model with the full context in view: the loss is (1 − weight) · CE + weight · T² · KL. */
@@ -77,13 +78,14 @@ export function trainedDecoder(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): DecoderEmitter {
-  const { batch, seq, targets: loraTargets, loraScale, averaging } = spec;
+  const { batch, seq, targets: loraTargets, loraScale } = spec;
   const loraPair = (layer: number, target: LoraTarget): LoraMatrices => ({
     a: tensors.get(loraName("a", layer, target)) as Value,
     b: tensors.get(loraName("b", layer, target)) as Value,
   });
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
-  const options = { cached: false, loraTargets, loraPair, loraScale, ...loraInput, averaging };
+  const values = emitMasks(graph, config, spec);
+  const options = { cached: false, loraTargets, loraPair, loraScale, ...loraInput, values };
   return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
 }
 
@@ -155,7 +157,7 @@ function emitForward(
 }
 
 /**
- * Builds the graph. Inputs: the decoder's (bias, rotary tables, gate, averaging), {@link TRAINING_IO}'s, with
+ * Builds the graph. Inputs: the decoder's (rotary tables, gate), those of the masks, {@link TRAINING_IO}'s, with
  * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
  * [parameters] each.
  */

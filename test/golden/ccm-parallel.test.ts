@@ -17,6 +17,7 @@ import { convertGoldenAdapter } from "../reference/random-model.js";
 import { GOLDEN_MODES, goldenLayouts } from "./ccm.js";
 import { difference, headRows, rowsOf } from "./compare.js";
 import { goldenDirectory, goldenFloats, readGolden } from "./golden.js";
+import { dense } from "../reference/dense-batch.js";
 
 const VOCAB = 256;
 const LOGITS_TOLERANCE = 2e-4;
@@ -25,7 +26,7 @@ const directory = goldenDirectory("ccm");
 
 /** Averaging weights [batch, seq, seq] of right-padded layouts; rows that are not averaged keep themselves. */
 function averagingOf(layouts: readonly ParallelLayout[]): Float32Array | undefined {
-  const { averaging, sumMask, seq } = padLayouts(layouts, { side: "right" });
+  const { averaging, sumMask, seq } = dense(padLayouts(layouts, { side: "right" }));
   if (averaging === undefined) return undefined;
   sumMask.forEach((isSum, row) => {
     if (isSum === 0) averaging[row * seq + (row % seq)] = 1;

@@ -4,9 +4,10 @@ import { join } from "node:path";
 
 import { describe, expect, test } from "vitest";
 
-import { buildLayout, padLayouts, type PaddedBatch } from "#precis/train/parallel-layout.js";
+import { buildLayout, padLayouts } from "#precis/train/parallel-layout.js";
 import { GOLDEN_MODES, goldenLayouts, goldenMode } from "./ccm.js";
 import { goldenDirectory, goldenFloats, goldenNumbers, readGolden, type GoldenTensor } from "./golden.js";
+import { dense, type DenseBatch } from "../reference/dense-batch.js";
 
 const directory = goldenDirectory("ccm");
 
@@ -19,7 +20,7 @@ function attendOf(golden: Map<string, GoldenTensor>, prefix: string, seq: number
   });
 }
 
-function checkBatch(batch: PaddedBatch, golden: Map<string, GoldenTensor>, prefix: string): void {
+function checkBatch(batch: DenseBatch, golden: Map<string, GoldenTensor>, prefix: string): void {
   const numbers = (name: string): number[] => goldenNumbers(golden, `${prefix}.${name}`);
   const has = (name: string): boolean => golden.has(`${prefix}.${name}`);
   const count = batch.batch * batch.seq;
@@ -43,7 +44,7 @@ describe.skipIf(directory === undefined)("parallel layout, golden", () => {
   const golden = directory === undefined ? new Map() : readGolden(join(directory, "golden.safetensors"));
 
   test.each(GOLDEN_MODES)("%s", (name) => {
-    const batch = padLayouts(goldenLayouts(directory as string, name));
+    const batch = dense(padLayouts(goldenLayouts(directory as string, name)));
     checkBatch(batch, golden, name);
     expect([...batch.labels]).toEqual(goldenNumbers(golden, `${name}.labels`));
   });
@@ -73,6 +74,6 @@ describe.skipIf(directory === undefined)("parallel layout, golden", () => {
       },
     ];
     const layouts = samples.map((sample) => buildLayout(sample, goldenMode(name, compTokens)));
-    checkBatch(padLayouts(layouts), golden, `extra.ntok${compTokens}.${name}`);
+    checkBatch(dense(padLayouts(layouts)), golden, `extra.ntok${compTokens}.${name}`);
   });
 });

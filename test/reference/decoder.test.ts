@@ -16,6 +16,7 @@ import type { OracleMode } from "./mask-oracle.js";
 import { sliceRows } from "./kernels.js";
 import { runOnline } from "./online.js";
 import { convertGoldenAdapter, writeRandomAdapter, writeRandomModel } from "./random-model.js";
+import { dense } from "./dense-batch.js";
 
 const TOLERANCE = 1e-4;
 const scratch = mkdtempSync(join(tmpdir(), "precis-decoder-"));
@@ -67,7 +68,7 @@ describe.skipIf(ccm === undefined)("reference decoder, golden CCM", () => {
     const model = readDecoderModel(ccm as string);
     const adapter = convertGoldenAdapter(join(scratch, "golden"));
     const layouts = goldenLayouts(ccm as string, name);
-    const batch = padLayouts(layouts);
+    const batch = dense(padLayouts(layouts));
     const { seq } = batch;
     const rows = (data: ArrayLike<number>, b: number, width: number): number[] =>
       Array.prototype.slice.call(data, b * seq * width, (b + 1) * seq * width) as number[];
@@ -103,7 +104,7 @@ describe.skipIf(ccm === undefined)("reference decoder, golden CCM", () => {
     const model = readDecoderModel(ccm as string);
     const adapter = convertGoldenAdapter(join(scratch, "golden"));
     const [layout] = goldenLayouts(ccm as string, name);
-    const { attend, averaging, seq } = padLayouts([layout]);
+    const { attend, averaging, seq } = dense(padLayouts([layout]));
     const { inputIds, positionIds } = layout;
     const { cache } = decode(model, { inputIds, positionIds, attend, averaging, adapter });
     const kv = goldenFloats(golden, `${name}.kv`); // [L, 2, B, heads, seq, headDim]
@@ -158,7 +159,7 @@ describe("parallel pass equals step by step, in float64", () => {
         const adapter = writeRandomAdapter(join(scratch, "adapter"), { ...model.options, compTokens: mode.compTokens });
         const withBos = [[1, ...chunks[0]], ...chunks.slice(1)];
         const layout = buildLayout({ chunks: withBos, input }, mode as ParallelMode);
-        const { attend, averaging } = padLayouts([layout]);
+        const { attend, averaging } = dense(padLayouts([layout]));
         const pass: DecodeInput = {
           inputIds: layout.inputIds,
           positionIds: layout.positionIds,

@@ -146,8 +146,8 @@ test("recomputing layers uses the same masks, and makes them again instead of ke
     const { config, weights } = tiny.base;
     const graph = buildTrainingGraph(config, weights(), layoutParameters(config, spec), spec);
     const floors = graph.nodes.filter(({ opType }) => opType === "Floor").length;
-    // Two for each of two inputs of two layers, and as many again in the backward pass.
-    expect(floors).toBe(recompute ? 16 : 8);
+    // Two for the attention mask; two for each of two inputs of two layers, and as many again in the backward pass.
+    expect(floors).toBe(2 + (recompute ? 16 : 8));
   }
   expect(states[1]).toEqual(states[0]);
 });

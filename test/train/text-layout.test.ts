@@ -6,11 +6,12 @@ import { describe, expect, test } from "vitest";
 import { SeededRandom } from "#precis/data/random.js";
 import { drawSpans, wrappedShare } from "#precis/sentinel/draw-spans.js";
 import { sentinelIds, type Span } from "#precis/sentinel/sentinel-tokens.js";
-import { attends, MASKED_BIAS } from "#precis/train/attention-mask.js";
+import { attends } from "#precis/train/attention-mask.js";
 import { padLayouts, placeLayouts } from "#precis/train/parallel-layout.js";
 import { layoutSpans, layoutText, type TextMode } from "#precis/train/text-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import { sentinelAttends, sentinelLabels, sentinelPosition } from "../reference/sentinel-oracle.js";
+import { dense } from "../reference/dense-batch.js";
 
 const IDS = { vocabSize: 50, padId: 0, bosId: 1 };
 const { open, close } = sentinelIds(IDS.vocabSize);
@@ -50,8 +51,8 @@ describe("text with sentinel spans", () => {
         const wanted = cut.at(-1) === open ? cut.slice(0, -1) : cut;
         expect([...layout.inputIds]).toEqual(wanted);
         const row = { ids: wanted, vocabSize: IDS.vocabSize };
-        const batch = padLayouts([layout]);
-        const { attend, attentionBias, positionIds, gate, seq } = batch;
+        const batch = dense(padLayouts([layout]));
+        const { attend, positionIds, gate, seq } = batch;
         expect([...gate]).toEqual(wanted.map(() => 1));
         for (let i = 0; i < seq; i++) {
           expect(positionIds[i]).toBe(sentinelPosition(row, i));
@@ -59,10 +60,9 @@ describe("text with sentinel spans", () => {
             const expected = sentinelAttends(row, i, j);
             if ((attend[i * seq + j] === 1) !== expected) expect.fail(`attend ${i} → ${j} is ${!expected}`);
             if (attends(layout, i, j) !== expected) expect.fail(`attends(${i}, ${j}) is ${!expected}`);
-            if (attentionBias[i * seq + j] !== (expected ? 0 : MASKED_BIAS)) expect.fail(`bias ${i} → ${j}`);
           }
         }
-        const labels = batchLabels(batch);
+        const labels = batchLabels(padLayouts([layout]));
         expect(labels.rows.map((at, index) => [at, labels.ids[index]])).toEqual(sentinelLabels(row));
       }),
       { numRuns: 300 },
@@ -82,13 +82,14 @@ describe("text with sentinel spans", () => {
         );
         const labels = batchLabels(batch);
         expect(labels.rows.map((at, index) => [at, labels.ids[index]])).toEqual(wanted);
+        const { attend } = dense(batch);
         for (let i = 0; i < seq; i++) {
           for (let j = 0; j < seq; j++) {
             const block = i >= layouts[0].seq ? 1 : 0;
             const [row, column] = [i - offsets[block], j - offsets[block]];
             const inside = row < layouts[block].seq && column >= 0 && column < layouts[block].seq;
             const ids = { ids: blocks[block].marked, vocabSize: IDS.vocabSize };
-            expect(batch.attend[i * seq + j] === 1).toBe(inside && sentinelAttends(ids, row, column));
+            expect(attend[i * seq + j] === 1).toBe(inside && sentinelAttends(ids, row, column));
           }
         }
       }),
@@ -190,7 +191,7 @@ describe("a block of text", () => {
 
   test("under local attention a token sees the nearest share of its history", () => {
     const layout = layoutText(block, { ...IDS, method: "local", blockTokens: 120, ratios: [0.7, 0.7] });
-    const { attend, seq } = padLayouts([layout]);
+    const { attend, seq } = dense(padLayouts([layout]));
     for (let i = 0; i < seq; i++) {
       for (let j = 0; j < seq; j++) {
         expect(attend[i * seq + j] === 1).toBe(j <= i && j >= Math.floor(0.7 * i));
@@ -201,7 +202,7 @@ describe("a block of text", () => {
 
   test("under scattered attention all tokens see the same share of earlier ones, and themselves", () => {
     const layout = layoutText(block, { ...IDS, method: "scattered", blockTokens: 120, ratios: [0.6, 0.6] });
-    const { attend, seq } = padLayouts([layout]);
+    const { attend, seq } = dense(padLayouts([layout]));
     const last = Array.from(attend.subarray((seq - 1) * seq, seq * seq));
     for (let i = 0; i < seq; i++) {
       for (let j = 0; j < seq; j++) {
