@@ -5,6 +5,7 @@ import { Command, CommanderError } from "commander";
 import { chatCommand } from "./commands/chat.js";
 import { evalCommand } from "./commands/eval.js";
 import { inspectCommand } from "./commands/inspect.js";
+import { mergeCommand } from "./commands/merge.js";
 import { methodsCommand } from "./commands/methods.js";
 import { modelsCommand } from "./commands/models.js";
 import { pullCommand } from "./commands/pull.js";
@@ -19,6 +20,7 @@ const COMMANDS: readonly (() => Command)[] = [
   replayCommand,
   inspectCommand,
   trainCommand,
+  mergeCommand,
   evalCommand,
   resultsCommand,
   methodsCommand,

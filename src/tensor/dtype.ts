@@ -87,3 +87,26 @@ export function toFloat32(bytes: Uint8Array, dtype: DType): Float32Array {
       return Float32Array.from(aligned);
   }
 }
+
+/** The upper 16 bits of a float32, rounded to the nearest (ties to even). */
+function floatToBfloat(value: number): number {
+  scratchFloat[0] = value;
+  const bits = scratchBits[0] as number;
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+/** Float types, which weights are stored in. */
+export type FloatDType = Extract<DType, "float32" | "float16" | "bfloat16">;
+
+/** Whether elements of this type are floating-point numbers. */
+export function isFloat(dtype: DType): dtype is FloatDType {
+  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16";
+}
+
+/** float32 values as little-endian bytes of `dtype`, each rounded to the nearest. The inverse of {@link toFloat32}. */
+export function fromFloat32(values: Float32Array, dtype: FloatDType): Uint8Array {
+  if (dtype === "float32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength).slice();
+  const convert = dtype === "float16" ? floatToHalf : floatToBfloat;
+  return new Uint8Array(Uint16Array.from(values, convert).buffer);
+}

@@ -27,11 +27,14 @@ describe("help", () => {
     expect(stdout).toContain("Exit codes:");
   });
 
-  test.each(["chat", "replay", "inspect", "methods", "models", "pull"])("%s teaches by examples", async (command) => {
-    const { code, stdout } = await precis([command, "--help"]);
-    expect(code).toBe(0);
-    expect(stdout).toMatch(/^Examples:\n( {2}\$ precis .+\n){2,}/m);
-  });
+  test.each(["chat", "replay", "inspect", "merge", "methods", "models", "pull"])(
+    "%s teaches by examples",
+    async (command) => {
+      const { code, stdout } = await precis([command, "--help"]);
+      expect(code).toBe(0);
+      expect(stdout).toMatch(/^Examples:\n( {2}\$ precis .+\n){2,}/m);
+    },
+  );
 
   test("the version is that of the package", async () => {
     expect((await precis(["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);

@@ -3,7 +3,14 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
-import { BYTES_PER_ELEMENT, elementCount, floatToHalf, halfToFloat, toFloat32 } from "#precis/tensor/dtype.js";
+import {
+  BYTES_PER_ELEMENT,
+  elementCount,
+  floatToHalf,
+  fromFloat32,
+  halfToFloat,
+  toFloat32,
+} from "#precis/tensor/dtype.js";
 
 /** Every finite half float and its bits, smallest first. */
 const HALVES: readonly [value: number, bits: number][] = Array.from({ length: 0x7c00 }, (_, bits) => [
@@ -70,6 +77,23 @@ describe("bytes as float32", () => {
         expect([...toFloat32(new Uint8Array(tops.buffer), "bfloat16")]).toEqual([...new Float32Array(words.buffer)]);
       }),
     );
+  });
+
+  test.each(["float32", "float16", "bfloat16"] as const)("what was read as %s is written back as it was", (dtype) => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 4, maxLength: 64 }), (bytes) => {
+        const whole = bytes.slice(0, 4 * Math.floor(bytes.length / 4));
+        const values = toFloat32(whole, dtype);
+        fc.pre(values.every((value) => !Number.isNaN(value)));
+        expect([...fromFloat32(values, dtype)]).toEqual([...whole]);
+      }),
+    );
+  });
+
+  test("bfloat16 is written as the nearest one, halfway to the even one", () => {
+    const values = Float32Array.from([1, 1 + 2 ** -9, 1 + 2 ** -8, 1 + 3 * 2 ** -8, -1 - 2 ** -8 - 2 ** -20, NaN]);
+    const rounded = toFloat32(fromFloat32(values, "bfloat16"), "bfloat16");
+    expect([...rounded]).toEqual([1, 1, 1, 1 + 2 ** -6, -1 - 2 ** -7, NaN]);
   });
 
   test("elements are counted by shape", () => {
