@@ -250,3 +250,19 @@ test("a slot takes keys and values of every layer and head", () => {
   const bytes = [...store.keys, ...store.values].reduce((sum, { byteLength }) => sum + byteLength, 0);
   expect(bytes).toBe(3 * 5 * slotBytes(SHAPE));
 });
+
+test("a slice is a row of its own with some of the slots, out of a shared store too", () => {
+  const rows = [new KvRow(SHAPE), new KvRow(SHAPE)];
+  const lists: Slot[][] = rows.map(() => []);
+  rows.forEach((row, index) => {
+    const fresh = freshRows(1, 6);
+    const positions = Array.from({ length: 6 }, (_, i) => 10 * index + i);
+    row.append(fresh, 0, 0, positions, "text");
+    lists[index] = positions.map((position, i) => slotOf(fresh, i, position, "text"));
+  });
+  KvRow.gather(rows, 3);
+  const part = rows[1].slice(2, 5);
+  expectSlots(part, lists[1].slice(2, 5));
+  part.truncate(0);
+  expectSlots(rows[1], lists[1]);
+});

@@ -4,7 +4,7 @@ import type { Episode } from "#precis/data/episode.js";
 import { SeededRandom } from "#precis/data/random.js";
 import { conversationEpisode } from "#precis/data/settings/conversation.js";
 import { demonstrationEpisode, demonstrationMessages } from "#precis/data/settings/demonstrations.js";
-import { streamEpisode } from "#precis/data/settings/stream.js";
+import { streamEpisode, textBlock } from "#precis/data/settings/stream.js";
 import { Conversation } from "#precis/runtime/conversation.js";
 import type { LoadedModel } from "#precis/runtime/loaded-model.js";
 import type { ChatMessage } from "#precis/text/chat-template.js";
@@ -114,4 +114,22 @@ test("streams are cut into equal stretches that follow each other in the text", 
     expect(text).toContain(excerpt);
   }
   expect(streamEpisode(tokenizer, record, "b", { steps: 900, stepTokens: 64 }, new SeededRandom(0))).toBeUndefined();
+});
+
+test("plain blocks are of one length, begin a text, and say where its words begin", async () => {
+  const { tokenizer } = await tinyText();
+  const text = Array.from({ length: 500 }, (_, word) => `word${word}`).join(" ");
+  const record = { id: "b", split: undefined, title: "B", text };
+  for (let seed = 0; seed < 20; seed++) {
+    const block = textBlock(tokenizer, record, "books", 64, new SeededRandom(seed)) as Episode;
+    const ids = joined(block);
+    expect([block.steps.length, block.input.length, ids.length]).toEqual([0, 1, 64]);
+    expect(ids[0]).toBe(tokenizer.bosId);
+    const starts = block.wordStarts as number[];
+    const words = starts.map((start, i) => tokenizer.decode(ids.slice(start, starts[i + 1])));
+    expect(starts[0]).toBe(1);
+    expect(words.join("")).toBe(tokenizer.decode(ids.slice(1)));
+    expect(words.map((word) => word.trim())).toEqual(words.join("").split(" "));
+  }
+  expect(textBlock(tokenizer, record, "books", 9000, new SeededRandom(0))).toBeUndefined();
 });

@@ -5,13 +5,7 @@
  */
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
-import {
-  freshSpanState,
-  SPAN_POLICIES,
-  SPAN_POLICIES_EXPLAINED,
-  spanBehavior,
-  spanStateFits,
-} from "../spans/span-behavior.js";
+import { freshSpanState, SPAN_POLICIES, spanBehavior, spanStateFits } from "../spans/span-behavior.js";
 
 /** Squeeze spans into one slot each. */
 export const sentinel: MemoryMethod = defineMethod({
@@ -24,7 +18,8 @@ export const sentinel: MemoryMethod = defineMethod({
     policy: {
       default: "fixed",
       choices: SPAN_POLICIES,
-      description: `What becomes a span: ${SPAN_POLICIES_EXPLAINED}.`,
+      description:
+        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses).",
     },
     span: {
       default: LONGEST_SPAN,

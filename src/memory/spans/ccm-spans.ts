@@ -7,7 +7,7 @@
 import { PrecisError } from "../../errors.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import type { MemoryBehavior, OptionSpec } from "../method.js";
-import { freshSpanState, SPAN_POLICIES, SPAN_POLICIES_EXPLAINED, spanBehavior } from "./span-behavior.js";
+import { freshSpanState, SPAN_POLICIES, spanBehavior } from "./span-behavior.js";
 
 /** Options of a CCM method that can compress spans. */
 export const CCM_SPAN_OPTIONS: {
@@ -19,7 +19,8 @@ export const CCM_SPAN_OPTIONS: {
   spans: {
     default: "none",
     choices: ["none", ...SPAN_POLICIES],
-    description: `Spans inside a step that are squeezed into one slot each before the step is compressed, by a second, sentinel adapter: none, ${SPAN_POLICIES_EXPLAINED}.`,
+    description:
+      "Spans inside a step that a second, sentinel adapter squeezes into one slot each before the step is compressed; the policies are those of the method sentinel.",
   },
   spanWords: { default: LONGEST_SPAN, min: 2, description: "spans: words of a span, or most words of one." },
   spanRatio: {

@@ -11,10 +11,6 @@ import type { SpanOptions, SpanPolicy } from "./span-policy.js";
 /** How spans are found. */
 export const SPAN_POLICIES = ["fixed", "every", "sentence", "older", "marked", "caller"] as const;
 
-/** What each policy does, as a part of an option's description. */
-export const SPAN_POLICIES_EXPLAINED =
-  "fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses)";
-
 const POLICY_OF: Readonly<Record<string, (options: SpanOptions) => SpanPolicy>> = {
   fixed: fixedSpans,
   every: everyKthSpan,
