@@ -2,6 +2,7 @@
 import type { DecoderConfig } from "../models/config.js";
 import { projectionSize } from "../models/projections.js";
 import { saveAdapter, type LoraPair } from "../weights/adapter.js";
+import type { FloatDType } from "../tensor/dtype.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
 
 /** What an adapter says of itself. */
@@ -16,6 +17,8 @@ export interface AdapterDescription {
   /** Fingerprint of the base model. */
   base: string;
   trainingSummary: Readonly<Record<string, unknown>>;
+  /** How the LoRA matrices are stored; default float32. */
+  dtype?: FloatDType;
 }
 
 /** Writes the adapter into a folder. */
@@ -42,29 +45,33 @@ export async function saveTrainedAdapter(
       lora.set(`layers.${layer}.${target}`, { a, b, rank: spec.rank, inFeatures, outFeatures });
     }
   }
-  const { method, base, alpha, methodOptions, trainingSummary, gated = method !== undefined } = description;
+  const { method, base, alpha, methodOptions, trainingSummary, gated = method !== undefined, dtype } = description;
   const { compTokens } = spec;
-  await saveAdapter(directory, {
-    config: {
-      r: spec.rank,
-      alpha,
-      targetModules: [...new Set(spec.targets.map((target) => target.split(".")[1] as string))],
-      gated,
-      ...(method === undefined
+  await saveAdapter(
+    directory,
+    {
+      config: {
+        r: spec.rank,
+        alpha,
+        targetModules: [...new Set(spec.targets.map((target) => target.split(".")[1] as string))],
+        gated,
+        ...(method === undefined
+          ? {}
+          : { precis: { method, compTokens, gated, options: methodOptions, base, trainingSummary } }),
+        raw: {},
+      },
+      lora,
+      ...(compTokens === 0
         ? {}
-        : { precis: { method, compTokens, gated, options: methodOptions, base, trainingSummary } }),
-      raw: {},
+        : {
+            compEmbeddings: {
+              data: values("comp_embeddings"),
+              count: compTokens,
+              hiddenSize: config.hiddenSize,
+              ...(spec.summaryGain === true ? { summaryGain: values("summary_log_gain").map(Math.exp) } : {}),
+            },
+          }),
     },
-    lora,
-    ...(compTokens === 0
-      ? {}
-      : {
-          compEmbeddings: {
-            data: values("comp_embeddings"),
-            count: compTokens,
-            hiddenSize: config.hiddenSize,
-            ...(spec.summaryGain === true ? { summaryGain: values("summary_log_gain").map(Math.exp) } : {}),
-          },
-        }),
-  });
+    { dtype },
+  );
 }

@@ -4,6 +4,7 @@ import { access, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { PrecisError } from "../errors.js";
 import { invalidAdapter, parseAdapterConfig, rankOf, scaleOf, type AdapterConfig } from "./adapter-config.js";
+import { fromFloat32, type FloatDType } from "../tensor/dtype.js";
 import { canonicalJson, readJsonObject, writeFileAtomic } from "./files.js";
 import {
   readSafetensorsHeader,
@@ -91,11 +92,13 @@ export async function loadAdapter(
 
 /**
  * Saves an adapter so that {@link loadAdapter} and PEFT load it. Each file is replaced whole, the configuration last.
+ * @param options.dtype of the LoRA matrices; embeddings stay float32
  * @throws ADAPTER_INVALID if the parts contradict each other or hold NaN
  */
 export async function saveAdapter(
   directory: string,
   adapter: Pick<Adapter, "config" | "lora" | "compEmbeddings">,
+  { dtype = "float32" }: { dtype?: FloatDType } = {},
 ): Promise<void> {
   const folder = resolve(directory);
   const json = configJson(adapter.config);
@@ -106,8 +109,8 @@ export async function saveAdapter(
     const { a, b } = scaleB(pair, 1 / scaleOf(config, module));
     checkPair(config, module, { ...pair, a, b }, folder);
     const { rank, inFeatures, outFeatures } = pair;
-    tensors.set(tensorName(module, "A"), { dtype: "float32", shape: [rank, inFeatures], data: a });
-    tensors.set(tensorName(module, "B"), { dtype: "float32", shape: [outFeatures, rank], data: b });
+    tensors.set(tensorName(module, "A"), stored(a, [rank, inFeatures], dtype));
+    tensors.set(tensorName(module, "B"), stored(b, [outFeatures, rank], dtype));
   }
   const { compEmbeddings } = adapter;
   checkCompEmbeddings(compEmbeddings, config.precis?.compTokens ?? 0, folder);
@@ -124,6 +127,11 @@ export async function saveAdapter(
     await writeSafetensors(join(folder, COMP_FILE), rows, { format: "pt" });
   }
   await writeFileAtomic(join(folder, CONFIG_FILE), `${JSON.stringify(json, undefined, 2)}\n`);
+}
+
+/** Values as a tensor of a file. */
+function stored(values: Float32Array, shape: readonly number[], dtype: FloatDType): TensorData {
+  return { dtype, shape, data: fromFloat32(values, dtype) };
 }
 
 function configJson({ r, alpha, targetModules, precis, raw }: AdapterConfig): Record<string, unknown> {

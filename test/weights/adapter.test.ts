@@ -2,7 +2,7 @@
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { floatToHalf } from "#precis/tensor/dtype.js";
+import { floatToHalf, halfToFloat } from "#precis/tensor/dtype.js";
 import { loadAdapter, saveAdapter, type Adapter } from "#precis/weights/adapter.js";
 import { decodeSafetensors, encodeSafetensors, type TensorData } from "#precis/weights/safetensors.js";
 import { floats, noise, temporaryFolder, writeFiles } from "./folders.js";
@@ -255,6 +255,20 @@ describe("saving", () => {
     expect(new Float32Array(b.slice().buffer)).toEqual(noise(12, 2));
     const config = JSON.parse(await readFile(join(folder.path, "adapter_config.json"), "utf8")) as object;
     expect(config).toMatchObject({ ...CONFIG, ...parts.config });
+  });
+
+  test("in half precision takes half the room and rounds each number to the nearest half", async () => {
+    await using folder = await temporaryFolder();
+    const adapter = await load(parts);
+    await saveAdapter(folder.path, adapter, { dtype: "float16" });
+    const stored = decodeSafetensors(await readFile(join(folder.path, "adapter_model.safetensors")));
+    expect(new Set([...stored.values()].map(({ dtype }) => dtype))).toEqual(new Set(["float16"]));
+    const again = await loadAdapter(folder.path, BASE);
+    for (const [module, { a }] of adapter.lora) {
+      const rounded = [...a].map((value) => halfToFloat(floatToHalf(value)));
+      expect([...(again.lora.get(module)?.a ?? [])]).toEqual(rounded);
+    }
+    expect(again.compEmbeddings?.data).toEqual(adapter.compEmbeddings?.data);
   });
 
   test("over an adapter with COMP embeddings removes them when the new one has none", async () => {

@@ -47,6 +47,7 @@ export interface TrainFlags {
   evalEvery: number;
   evalEpisodes: number;
   saveEvery: number;
+  adapterDtype: "fp32" | "fp16";
   device: Device | "auto";
   threads?: number;
   timeLimit?: number;
@@ -172,6 +173,11 @@ export function addTrainOptions(command: Command): Command {
     .option("--eval-every <n>", "steps between evaluations on held-out data", wholeNumber, 100)
     .option("--eval-episodes <n>", "held-out samples of an evaluation", wholeNumber, 64)
     .option("--save-every <n>", "steps between saves", wholeNumber, 100)
+    .addOption(
+      new Option("--adapter-dtype <type>", "how the adapter's matrices are stored")
+        .choices(["fp32", "fp16"])
+        .default("fp32"),
+    )
     .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
     .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
     .option("--threads <n>", "CPU threads", wholeNumber)

@@ -63,8 +63,19 @@ export async function planRun(
   };
   const sampler = await EpisodeSampler.open(sample);
   const held = await openHeldOut(sample);
-  const { device, threads, timeLimit, recompute, json, output, saveEvery, evalEvery, accumulation, ...decisive } =
-    flags;
+  const {
+    device,
+    threads,
+    timeLimit,
+    recompute,
+    json,
+    output,
+    saveEvery,
+    evalEvery,
+    accumulation,
+    adapterDtype,
+    ...decisive
+  } = flags;
   void json;
   void recompute;
   const { config, weightsFolder } = model;
@@ -95,6 +106,7 @@ export async function planRun(
       saveTrainedAdapter(directory, config, parameters, layout, values, {
         alpha,
         gated,
+        dtype: adapterDtype === "fp16" ? "float16" : "float32",
         base: model.fingerprint,
         trainingSummary,
         ...(memoryMethod === undefined ? {} : { method: memoryMethod, methodOptions: methodOptions(flags) }),
