@@ -109,8 +109,8 @@ export async function saveAdapter(
     const { a, b } = scaleB(pair, 1 / scaleOf(config, module));
     checkPair(config, module, { ...pair, a, b }, folder);
     const { rank, inFeatures, outFeatures } = pair;
-    tensors.set(tensorName(module, "A"), stored(a, [rank, inFeatures], dtype));
-    tensors.set(tensorName(module, "B"), stored(b, [outFeatures, rank], dtype));
+    tensors.set(tensorName(module, "A"), tensorOf(a, [rank, inFeatures], dtype));
+    tensors.set(tensorName(module, "B"), tensorOf(b, [outFeatures, rank], dtype));
   }
   const { compEmbeddings } = adapter;
   checkCompEmbeddings(compEmbeddings, config.precis?.compTokens ?? 0, folder);
@@ -130,7 +130,7 @@ export async function saveAdapter(
 }
 
 /** Values as a tensor of a file. */
-function stored(values: Float32Array, shape: readonly number[], dtype: FloatDType): TensorData {
+function tensorOf(values: Float32Array, shape: readonly number[], dtype: FloatDType): TensorData {
   return { dtype, shape, data: fromFloat32(values, dtype) };
 }
 

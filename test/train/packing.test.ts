@@ -96,7 +96,8 @@ describe.each(Object.keys(MODES))("%s", (name) => {
         const [before, after] = [drawn, changed].map((all) => all.map((one) => layoutOf(one, mode)));
         const first = await passes.run(onlyLabelsOf(pack(before), before, index));
         const second = await passes.run(onlyLabelsOf(pack(after), after, index));
-        expect(second.loss).toBe(first.loss);
+        // Kernels may add up in another order; a leak would be far larger.
+        expect(Math.abs(second.loss - first.loss)).toBeLessThanOrEqual(1e-6 * Math.abs(first.loss));
         expect(relativeError(second.gradient, first.gradient)).toBeLessThan(1e-6);
       }),
       { numRuns: 10 },
