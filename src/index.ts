@@ -26,3 +26,16 @@ export type {
 export type { SamplingOptions, TokenLogprob } from "./runtime/sampler.js";
 export type { ChatMessage } from "./text/chat-template.js";
 export { listCachedModels, resolveModel, type DownloadProgress, type ResolveOptions } from "./weights/hub.js";
+export { MemoryStore } from "./stores/memory-store.js";
+export { namespaceOf } from "./stores/session-key.js";
+export type {
+  JsonValue,
+  Lease,
+  ListPage,
+  ListQuery,
+  SessionKey,
+  SessionStore,
+  SessionValue,
+  StoredSession,
+} from "./stores/store.js";
+export { updateSession } from "./stores/update-session.js";
