@@ -1,6 +1,6 @@
 /** @file The training step that is measured: the library's trainer on batches of random tokens. */
 import type { Episode } from "../../dist/data/episode.js";
-import type { LoraTarget } from "../../dist/models/decoder.js";
+import type { LoraTarget } from "../../dist/models/decoder-io.js";
 import type { Device } from "../../dist/runtime/device.js";
 import type { LabelScope } from "../../dist/train/batches.js";
 import type { PaddedBatch, ParallelMode } from "../../dist/train/parallel-layout.js";

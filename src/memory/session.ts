@@ -2,7 +2,7 @@
 import { KvRow } from "../cache/kv-row.js";
 import { slotBytes } from "../cache/kv-store.js";
 import { PrecisError } from "../errors.js";
-import { effectiveLayerType } from "../models/decoder.js";
+import { effectiveLayerType } from "../models/decoder-io.js";
 import type { RotaryConfig } from "../models/rotary.js";
 import type { DecoderRunner, ForwardResult, SequenceInput } from "../runtime/decoder-runner.js";
 import type { LoadedAdapter } from "../runtime/loaded-adapter.js";

@@ -1,6 +1,6 @@
 /** @file An adapter as the engine takes it: LoRA matrices as tensors, COMP embeddings as rows. */
 import type { Tensor } from "onnxruntime-node";
-import type { LoraTarget } from "../models/decoder.js";
+import type { LoraTarget } from "../models/decoder-io.js";
 import type { Adapter } from "../weights/adapter.js";
 import { isRecord } from "../weights/files.js";
 import { floatTensor } from "./engine-session.js";

@@ -13,7 +13,7 @@ import type { GraphBuilder, Value } from "../graph/builder.js";
 import { add, floor, mul, scale, sub } from "../graph/ops/elementwise.js";
 import { reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
-import type { LoraTarget } from "../models/decoder.js";
+import type { LoraTarget } from "../models/decoder-io.js";
 import { projectionSize } from "../models/projections.js";
 import { floatTensor, type Feeds } from "../runtime/engine-session.js";
 import { elementCount } from "../tensor/dtype.js";

@@ -1,6 +1,6 @@
 /** @file The trained numbers of a compression adapter, all in one flat vector: LoRA matrices and COMP embeddings. */
 import type { DecoderConfig } from "../models/config.js";
-import type { LoraTarget } from "../models/decoder.js";
+import type { LoraTarget } from "../models/decoder-io.js";
 import { projectionSize } from "../models/projections.js";
 import { seededRandom } from "../runtime/sampler.js";
 

@@ -1,7 +1,8 @@
 /** @file The teacher of distillation as a part of the training graph: the frozen base, reading the full context. */
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
-import { DECODER_IO, DecoderEmitter } from "../models/decoder.js";
+import { DecoderEmitter } from "../models/decoder.js";
+import { DECODER_IO } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { causalSampleBias } from "./mask-graph.js";
 

@@ -1,5 +1,5 @@
 /** @file A padded or packed batch as the inputs of a training graph. */
-import { DECODER_IO, layerTypesOf } from "../models/decoder.js";
+import { DECODER_IO, layerTypesOf } from "../models/decoder-io.js";
 import type { DecoderConfig } from "../models/config.js";
 import { rotaryTable } from "../models/rotary.js";
 import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-session.js";

@@ -1,7 +1,7 @@
 /** @file Attention masks and averages of a training graph: what a batch says of them, and what the decoder is given. */
 import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
-import { layerTypesOf, type DecoderValues } from "../models/decoder.js";
+import { layerTypesOf, type DecoderValues } from "../models/decoder-io.js";
 import { reshape } from "../graph/ops/movement.js";
 import { floatTensor, type Feeds } from "../runtime/engine-session.js";
 import { AVERAGING_PARTS, noAveraging } from "./averaging-groups.js";

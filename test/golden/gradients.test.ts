@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 
 import { storedWeights } from "#precis/models/decoder-weights.js";
-import type { LoraTarget } from "#precis/models/decoder.js";
+import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { readDecoderConfig } from "#precis/models/registry.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { layoutParameters } from "#precis/train/parameters.js";

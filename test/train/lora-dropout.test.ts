@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { GraphBuilder } from "#precis/graph/builder.js";
-import type { LoraTarget } from "#precis/models/decoder.js";
+import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { dropoutFeeds, emitDropout } from "#precis/train/lora-dropout.js";
 import { layoutParameters } from "#precis/train/parameters.js";

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import type { LoraTarget } from "#precis/models/decoder.js";
+import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { openBaseModel, type BaseModel } from "#precis/train/base-model.js";
 import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { loraTargets } from "#precis/cli/train/mode.js";
-import type { LoraTarget } from "#precis/models/decoder.js";
+import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { loadModel, type LanguageModel } from "#precis/index.js";
 import { compTokenIds, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
 import { layoutSpans, layoutText, type TextMode } from "#precis/train/text-layout.js";

@@ -1,6 +1,6 @@
 /** @file What the chosen method means for training: layout of samples, memory to be used with, what is trained. */
 import { PrecisError } from "../../errors.js";
-import type { LoraTarget } from "../../models/decoder.js";
+import type { LoraTarget } from "../../models/decoder-io.js";
 import type { BaseModel } from "../../train/base-model.js";
 import { compTokenIds, sumTokenIds } from "../../train/parallel-layout.js";
 import type { LayoutMode } from "../../train/batches.js";

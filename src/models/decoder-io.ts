@@ -1,0 +1,72 @@
+/** @file What goes into a decoder graph and comes out of it, by name, and what such a graph can be asked for. */
+import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
+import type { DecoderConfig, LayerType } from "./config.js";
+import type { LoraMatrices } from "./lora.js";
+
+/** Projections that an adapter may change, named as in checkpoints. */
+export type LoraTarget = `self_attn.${string}_proj` | `mlp.${string}_proj`;
+
+/** What a decoder graph should offer beyond plain inference. */
+export interface DecoderGraphOptions {
+  /** `"embeddings"` takes rows of the embedding table (and COMP embeddings); `"ids"` looks tokens up inside the graph. */
+  input?: "embeddings" | "ids";
+  /** `"primitive"` avoids fused kernels, for devices that lack them. Default `"fused"`. */
+  form?: GraphBuilder["form"];
+  /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
+  loraTargets?: readonly LoraTarget[];
+  /** The matrices of an update, where they are not inputs of their own. */
+  loraPair?: (layer: number, target: LoraTarget) => LoraMatrices;
+  /** Factor on every update, alpha / rank, where the matrices do not have it in them. */
+  loraScale?: number;
+  /** What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout. */
+  loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
+  /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
+  averaging?: boolean;
+  /** Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`, `attention.N`. */
+  taps?: readonly string[];
+}
+
+/** Values that a graph computes itself where a decoder would declare inputs, such as those of a second decoder in it. */
+export interface DecoderValues {
+  /** [batch, 1, seq, past + seq] */
+  attentionBias?: (type: LayerType) => Value;
+  /** [batch, seq, rotaryDim / 2] each */
+  rotary?: (type: LayerType) => { cos: Value; sin: Value };
+  /** [batch, seq, seq], in place of the input that `averaging` asks for. */
+  averaging?: Value;
+}
+
+/** Names of graph inputs and outputs; the runtime feeds and fetches by these. */
+export const DECODER_IO = {
+  embeddings: "embeddings",
+  inputIds: "input_ids",
+  logitRows: "logit_rows",
+  gate: "lora_gate",
+  averaging: "averaging",
+  logits: "logits",
+  attentionBias: (type: LayerType): string => `attention_bias.${type}`,
+  rotaryCos: (type: LayerType): string => `rotary_cos.${type}`,
+  rotarySin: (type: LayerType): string => `rotary_sin.${type}`,
+  pastKeys: (layer: number): string => `past_keys.${layer}`,
+  pastValues: (layer: number): string => `past_values.${layer}`,
+  newKeys: (layer: number): string => `new_keys.${layer}`,
+  newValues: (layer: number): string => `new_values.${layer}`,
+  loraA: (layer: number, target: string): string => `lora_a.${layer}.${target}`,
+  loraB: (layer: number, target: string): string => `lora_b.${layer}.${target}`,
+} as const;
+
+/** The type a layer is treated as: sliding only where a window is set. */
+export function effectiveLayerType(config: DecoderConfig, layer: number): LayerType {
+  return config.slidingWindow === undefined ? "full" : (config.layerTypes[layer] ?? "full");
+}
+
+/** The layer types that occur in a model; each has its own bias and rotary inputs. */
+export function layerTypesOf(config: DecoderConfig): LayerType[] {
+  return [...new Set(config.layerTypes.map((_, layer) => effectiveLayerType(config, layer)))];
+}
+
+/** Sizes of a graph that are not the model's: names where a run decides, numbers where the graph is built for one size. */
+export interface DecoderDims {
+  batch: Dim;
+  seq: Dim;
+}
