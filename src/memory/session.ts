@@ -277,6 +277,15 @@ export class MemorySession {
     this.row.moveTo(slot, position, this.#rotaryOfLayers());
   }
 
+  /** Rotates the slots from `first` on, and what comes next, to positions that are lower by `distance`. */
+  moveBack(first: number, distance: number): void {
+    const rotary = this.#rotaryOfLayers();
+    for (let slot = first; slot < this.row.length; slot++) {
+      this.row.moveTo(slot, (this.row.positions[slot] as number) - distance, rotary);
+    }
+    this.position -= distance;
+  }
+
   /** Remembers the present state of an append-only session; the returned function goes back to it. */
   checkpoint(): () => void {
     const { position, tokensSeen, steps, openStart, openIds, openPurpose, peakSlots } = this;

@@ -8,6 +8,7 @@ import { drawSpans } from "../sentinel/draw-spans.js";
 import { sentinelIds, sentinelPositions, type Span } from "../sentinel/sentinel-tokens.js";
 import { isScatteredKept, localStart } from "../sentinel/sparse-rules.js";
 import type { MaskRule } from "./attention-mask.js";
+import { layoutStream, type StreamMode } from "./stream-layout.js";
 import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from "./parallel-layout.js";
 
 /**
@@ -15,16 +16,19 @@ import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from 
  * - sentinel: random spans are squeezed into the keys and values of their `<CR>`;
  * - local: a token sees the nearest part of its history;
  * - scattered: tokens are visible to later ones at random;
- * - text: a token sees all of its history.
+ * - text: a token sees all of its history;
+ * - streaming: a token sees a window, and a memory of what was before it.
  *
  * `ratios`: the share by which the cache shrinks is drawn for each block from [low, high]. `blockTokens`: tokens of a
  * block, sentinels included. `longest`: most words of a span.
  */
-export type TextMode = TokenIds & { blockTokens: number } & (
-    | { method: "sentinel"; ratios: readonly [low: number, high: number]; longest: number }
-    | { method: "local" | "scattered"; ratios: readonly [low: number, high: number] }
-    | { method: "text" }
-  );
+export type TextMode =
+  | StreamMode
+  | (TokenIds & { blockTokens: number } & (
+        | { method: "sentinel"; ratios: readonly [low: number, high: number]; longest: number }
+        | { method: "local" | "scattered"; ratios: readonly [low: number, high: number] }
+        | { method: "text" }
+      ));
 
 /** Text to be laid out. */
 export interface TextBlock {
@@ -37,7 +41,7 @@ export interface TextBlock {
 
 /** Whether a mode is for plain text. */
 export function isTextMode(mode: { method: string }): mode is TextMode {
-  return ["sentinel", "local", "scattered", "text"].includes(mode.method);
+  return ["sentinel", "local", "scattered", "text", "streaming"].includes(mode.method);
 }
 
 /** Who sees whom around sentinel spans, on top of causality. */
@@ -158,10 +162,12 @@ function tokenSpans(words: readonly Span[], { ids, wordStarts }: TextBlock): Spa
 }
 
 /**
- * Lays a block of text out for a mode; the same block gives the same layout. All tokens but the first are labels.
+ * Lays a block of text out for a mode; the same block gives the same layout. All tokens but the first are labels;
+ * of a stream, those with a memory before them.
  * @throws PrecisError OPTION_INVALID for a ratio outside [0, 1)
  */
 export function layoutText(block: TextBlock, mode: TextMode): ParallelLayout {
+  if (mode.method === "streaming") return layoutStream(block.ids, mode);
   const random = new SeededRandom(block.key, mode.method);
   if (mode.method === "sentinel") {
     const words = drawSpans(block.wordStarts.length, drawRatio(mode.ratios, random), mode.longest, random);

@@ -208,6 +208,22 @@ test.each([
   expect(stats.slots).toBeLessThan(stats.tokensSeen * 0.7);
 });
 
+test("streaming-ccm learns from long text, and its memory takes the sizes and positions that it was trained with", async () => {
+  const sizes = ["--window", "40", "--compress", "12", "--memory", "4", "--sink", "--distill", "0.5"];
+  const { code, stderr } = await precis(command("stream", "--method", "streaming-ccm", ...sizes));
+  expect(code, stderr).toBe(0);
+  expect(stderr).toMatch(/step 6\/6 {2}loss \d+\.\d+ {2}KL \d+\.\d+/);
+  await using model = await loadModel(path("model"), { device: "cpu", threads: 1 });
+  const memory = await model.createMemory({ adapter: path("stream", "adapter") });
+  const options = { window: 40, compress: 12, memory: 4, sink: 1, positions: "text", update: "concat" };
+  expect([memory.method, memory.options]).toEqual(["streaming-ccm", options]);
+  expect((await memory.append("a bb ccc dd e f ".repeat(20))).slots).toBeLessThanOrEqual(40);
+  const short = await precis(command("short", "--method", "streaming-ccm", "--row-length", "128"));
+  expect(short.stderr).toMatch(/ends before a window of 157 slots has left anything behind[\s\S]*--row-length/);
+  const long = await precis(command("long", "--method", "streaming-ccm", ...sizes, "--block-tokens", "320"));
+  expect(long.stderr).toMatch(/must have from 43 to \d+ tokens of text, not 320/);
+});
+
 test("sparse methods need a ratio, and a block must fit into a row", async () => {
   const without = await precis(command("ratio", "--method", "sentinel"));
   expect(without.code).not.toBe(0);

@@ -112,6 +112,18 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
     options: { window: 14, compress: 5, memory: 4, update: "merge" },
     slots: 14,
   },
+  {
+    label: "streaming-ccm, positions of the text",
+    method: "streaming-ccm",
+    options: { window: 14, compress: 5, memory: 4, positions: "text" },
+    slots: 14,
+  },
+  {
+    label: "streaming-ccm, merge, positions of the text",
+    method: "streaming-ccm",
+    options: { window: 14, compress: 5, memory: 4, update: "merge", positions: "text" },
+    slots: 14,
+  },
   { label: "sentinel", method: "sentinel", options: { span: 3 } },
   { label: "sentinel, some spans", method: "sentinel", options: { policy: "every", span: 3, ratio: 0.4 } },
   { label: "sentinel, sentences", method: "sentinel", options: { policy: "sentence", span: 4 } },

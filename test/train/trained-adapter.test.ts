@@ -9,7 +9,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loraTargets } from "#precis/cli/train/mode.js";
 import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { loadModel, type LanguageModel } from "#precis/index.js";
-import { compTokenIds, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { compTokenIds, IGNORED_LABEL, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { layoutStream, type StreamMode } from "#precis/train/stream-layout.js";
 import { layoutSpans, layoutText, type TextMode } from "#precis/train/text-layout.js";
 import { stableHash } from "#precis/data/random.js";
 import { saveTrainedAdapter } from "#precis/train/save-adapter.js";
@@ -94,7 +95,10 @@ async function expectSameLosses(
 }
 
 /** The same for a text: one parallel pass with spans, or sparse attention, against a memory that is given the text. */
-async function expectSameTextLosses({ model, tiny, scratch }: Pair, mode: TextMode): Promise<void> {
+async function expectSameTextLosses(
+  { model, tiny, scratch }: Pair,
+  mode: Exclude<TextMode, StreamMode>,
+): Promise<void> {
   const directory = mkdtempSync(join(scratch, "adapter-"));
   const ids = [1, ...textIds(59)];
   const spans = [
@@ -132,7 +136,35 @@ async function expectSameTextLosses({ model, tiny, scratch }: Pair, mode: TextMo
   await memory.dispose();
 }
 
-const TEXT_MODES: readonly TextMode[] = [
+/** The same for a stream: one pass over it against a memory that compresses what leaves its window. */
+async function expectSameStreamLosses({ model, tiny, scratch }: Pair): Promise<void> {
+  const directory = mkdtempSync(join(scratch, "adapter-"));
+  const ids = [1, ...textIds(79)];
+  const sizes = { window: 16, compress: 5, memory: 4, sink: 0 };
+  const mode: StreamMode = { ...IDS, ...sizes, method: "streaming", compTokens: 2, blockTokens: ids.length };
+  const layout = layoutStream(ids, mode);
+  const spec = { ...specFor({ ...IDS, method: "full" }, 1, layout.seq), compTokens: 2 };
+  await using trainer = await tiny.trainer(spec);
+  await trainer.takeStep([padLayouts([layout])], 0.05);
+  const { parameters } = await trainer.state();
+  await saveTrainedAdapter(directory, tiny.base.config, spec, trainer.layout, parameters, {
+    alpha: spec.loraScale * spec.rank,
+    base: tiny.base.fingerprint,
+    trainingSummary: { steps: 1 },
+    method: "streaming-ccm",
+    methodOptions: { ...sizes, positions: "text" },
+  });
+  const memory = await model.createMemory({ adapter: directory });
+  const { loss } = await trainer.evaluate(padLayouts([layout]));
+  const nll = await memory.score(ids);
+  const labelled = layout.labels.reduce((count, label) => count + (label === IGNORED_LABEL ? 0 : 1), 0);
+  expect(labelled).toBe(ids.length - 18);
+  const online = nll.subarray(nll.length - labelled).reduce((sum, value) => sum + value, 0) / labelled;
+  expect(Math.abs(online - loss)).toBeLessThan(TOLERANCE);
+  await memory.dispose();
+}
+
+const TEXT_MODES: readonly Exclude<TextMode, StreamMode>[] = [
   { ...IDS, method: "sentinel", blockTokens: 100, ratios: [0, 0], longest: 25 },
   { ...IDS, method: "local", blockTokens: 100, ratios: [0.7, 0.7] },
   { ...IDS, method: "scattered", blockTokens: 100, ratios: [0.7, 0.7] },
@@ -160,6 +192,8 @@ describe.each(RANDOM_MODELS)("%s", (_name, architecture, config) => {
   test.each(cases)("%s", (_mode, mode) => expectSameLosses(pair, mode));
 
   test.each(TEXT_MODES)("text under $method attention", (mode) => expectSameTextLosses(pair, mode));
+
+  test("a stream", () => expectSameStreamLosses(pair));
 
   test.each(["concat, recursive", "merge, recursive", "gist", "full"])("%s, a LoRA on the MLP as well", (mode) =>
     expectSameLosses(pair, MODES[mode], loraTargets({ targets: "all" })),

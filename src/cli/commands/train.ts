@@ -48,7 +48,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
 export function trainCommand(): Command {
   const command = addTrainOptions(
     new Command("train").description(
-      "Train an adapter (ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
+      "Train an adapter (ccm-concat, ccm-merge, gist, streaming-ccm, compressive, autocompressor, rmt, sentinel), a baseline, or an ordinary LoRA on a frozen model.",
     ),
   ).addHelpText(
     "after",
@@ -67,6 +67,9 @@ Examples:
     $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local
     $ precis train --method scattered --ratio 0.1-0.9 --data ./data --output runs/scattered
     $ precis train --method lora --block-tokens 256 --data ./data --output runs/full
+  A memory for endless text, on books: windows of 160 slots, every 16 tokens squeezed into 2:
+    $ precis train --method streaming-ccm --sink --only books --data ./data --output runs/stream --row-length 704 --rows 4 --distill 0.5
+    $ precis eval streaming --data ./data --method streaming-ccm:runs/stream/adapter,budget=160 --method sliding-window,budget=160
   Use it:
     $ precis chat --adapter runs/concat/adapter
 `,

@@ -22,6 +22,9 @@ export interface TrainFlags {
   ratio?: readonly [low: number, high: number];
   spanWords: number;
   blockTokens?: number;
+  window?: number;
+  compress?: number;
+  memory?: number;
   rank?: number;
   alpha?: number;
   loraDropout: number;
@@ -108,7 +111,7 @@ export function addTrainOptions(command: Command): Command {
     .option("--model <dir|id>", "base model", join(EMBEDDED_MODELS, "precis-28m"))
     .requiredOption(
       "--method <name>",
-      "ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel, local, scattered or lora",
+      "ccm-concat, ccm-merge, gist, streaming-ccm, compressive, autocompressor, rmt, sentinel, local, scattered or lora",
     )
     .requiredOption("--data <dir>", "folder of .jsonl(.gz) or .parquet data")
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
@@ -126,9 +129,12 @@ export function addTrainOptions(command: Command): Command {
     .option("--span-words <n>", "sentinel: most words of a span", wholeNumber, LONGEST_SPAN)
     .option(
       "--block-tokens <n>",
-      "train on plain text in blocks of n tokens, as sentinel, local and scattered always do (256); with lora: the ceiling to compare those with",
+      "train on plain text in blocks of n tokens, as sentinel, local and scattered always do (256), and streaming-ccm (what fits into a row); with lora: the ceiling to compare those with",
       wholeNumber,
     )
+    .option("--window <n>", "streaming-ccm: most KV slots held (default 157)", wholeNumber)
+    .option("--compress <n>", "streaming-ccm: oldest tokens compressed at once (default 16)", wholeNumber)
+    .option("--memory <n>", "streaming-ccm: most memory slots (default 8)", wholeNumber)
     .option("--rank <r>", "LoRA rank; default 8, or 16 on plain text", wholeNumber)
     .option("--alpha <a>", "LoRA alpha; default twice the rank", number)
     .option("--lora-dropout <rate>", "share of the LoRA's inputs to drop while training, 0 to below 1", rate, 0.05)

@@ -4,6 +4,7 @@ import type { LoraTarget } from "../../models/decoder-io.js";
 import type { BaseModel } from "../../train/base-model.js";
 import { compTokenIds, sumTokenIds } from "../../train/parallel-layout.js";
 import type { LayoutMode } from "../../train/batches.js";
+import { streamRoom, type StreamShape } from "../../train/stream-layout.js";
 import { isTextMode } from "../../train/text-layout.js";
 import { SENTINEL_TOKENS } from "../../sentinel/sentinel-tokens.js";
 import type { TrainFlags } from "./flags.js";
@@ -44,6 +45,31 @@ function blockTokensOf({ blockTokens = BLOCK_TOKENS, rowLength }: TrainFlags): n
   });
 }
 
+/** Sizes of a stream's row, as trained unless told otherwise: 160 slots at most, with two COMP tokens. */
+export function streamShape({ window = 157, compress = 16, memory = 8, sink, compTokens }: TrainFlags): StreamShape {
+  return { window, compress, memory, sink: sink ? 1 : 0, compTokens };
+}
+
+/**
+ * Text of a row of streaming: as much as fits, or as told.
+ * @throws OPTION_INVALID for too much, or so little that nothing would be read with a memory in sight
+ */
+function streamTokensOf(flags: TrainFlags, shape: StreamShape, maxPositions: number): number {
+  const most = Math.min(streamRoom(flags.rowLength, shape), maxPositions);
+  const { blockTokens = most } = flags;
+  // The token that overfills the window is still read without a memory, and one more predicts the first label.
+  const least = shape.window + 3;
+  if (blockTokens >= least && blockTokens <= most) return blockTokens;
+  const problem =
+    most < least
+      ? `A row of ${flags.rowLength} tokens ends before a window of ${shape.window} slots has left anything behind.`
+      : `A block must have from ${least} to ${most} tokens of text, not ${blockTokens}.`;
+  throw new PrecisError("OPTION_INVALID", problem, {
+    value: blockTokens,
+    nextStep: "Change --row-length, --window or --block-tokens; COMP tokens need room in the row as well.",
+  });
+}
+
 /** Methods that can be trained, the memory method that the adapter is for, and how a sample is laid out. */
 export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode {
   const { recursive, sink, compTokens, decay } = flags;
@@ -59,6 +85,12 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       return { mode: { ...common, method: "merge", decay }, memoryMethod: "ccm-merge", ...compressing };
     case "gist":
       return { mode: { ...common, method: "gist" }, memoryMethod: "gist", ...compressing };
+    case "streaming-ccm": {
+      const shape = streamShape(flags);
+      const blockTokens = streamTokensOf(flags, shape, model.config.maxPositions);
+      const mode: LayoutMode = { ...ids, ...shape, method: "streaming", blockTokens };
+      return { ...compressing, mode, memoryMethod: "streaming-ccm", rank: onText.rank };
+    }
     case "compressive":
       return {
         mode: { ...common, method: "compressive" },
@@ -94,22 +126,14 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       throw new PrecisError("METHOD_UNKNOWN", `The method "${flags.method}" cannot be trained.`, {
         value: flags.method,
         nextStep:
-          "Use ccm-concat, ccm-merge, gist, compressive, autocompressor, rmt, sentinel, local, scattered, or lora (an ordinary LoRA).",
+          "Use ccm-concat, ccm-merge, gist, streaming-ccm, compressive, autocompressor, rmt, sentinel, local, scattered, or lora (an ordinary LoRA).",
       });
   }
 }
 
 /** Options of the memory method that the adapter should be used with. */
-export function methodOptions({
-  method,
-  recursive,
-  sink,
-  decay,
-  maxSteps,
-  compTokens,
-  spanWords,
-  ratio: [low, high] = [0, 0],
-}: TrainFlags): Record<string, unknown> {
+export function methodOptions(flags: TrainFlags): Record<string, unknown> {
+  const { method, recursive, sink, decay, maxSteps, compTokens, spanWords, ratio: [low, high] = [0, 0] } = flags;
   const sinks = { sink: sink ? 1 : 0 };
   switch (method) {
     case "ccm-concat":
@@ -117,6 +141,10 @@ export function methodOptions({
       return { recursive, ...sinks, limit: maxSteps * compTokens };
     case "ccm-merge":
       return { recursive, ...sinks, ...(decay === undefined ? {} : { average: "ema", decay }) };
+    case "streaming-ccm": {
+      const { compTokens: _adapterKnows, ...sizes } = streamShape(flags);
+      return { ...sizes, positions: "text" };
+    }
     case "compressive":
       return { recursive, ...sinks, slots: compTokens, limit: maxSteps * compTokens };
     case "autocompressor":

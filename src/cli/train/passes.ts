@@ -5,7 +5,7 @@ import type { BaseModel } from "../../train/base-model.js";
 import { workerBatches, type PortableSample } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
 import type { DropoutOptions } from "../../train/lora-dropout.js";
-import { estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
+import { countLabels, estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { sumTokenIds } from "../../train/parallel-layout.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
 import type { ParameterSpec } from "../../train/parameters.js";
@@ -13,6 +13,7 @@ import { RecurrentPass } from "../../train/recurrent-pass.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { segmentedBatches, type SegmentBatchOptions } from "../../train/segment-batches.js";
 import { promptSlots, segmentWidth, type SegmentedBatch, type SegmentShape } from "../../train/segments.js";
+import { layoutStream } from "../../train/stream-layout.js";
 import { isTextMode } from "../../train/text-layout.js";
 import type { DistilledBatch } from "../../train/training-batch.js";
 import type { EngineOptions } from "../../runtime/engine-session.js";
@@ -51,6 +52,15 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
   const capacity = rows * rowLength;
   const surplus = labels === "all" ? "drop" : "close";
   if (flags.labelBudget !== undefined) return { most: Math.min(flags.labelBudget, capacity), surplus, seed };
+  const { mode } = batches;
+  if (mode.method === "streaming") {
+    // All blocks are alike, and much of each has no labels.
+    const layout = layoutStream(
+      Array.from({ length: mode.blockTokens }, () => mode.padId),
+      mode,
+    );
+    return { most: rows * Math.floor(rowLength / layout.seq) * countLabels(layout), surplus, seed };
+  }
   if (labels === "all") return { most: capacity, surplus, seed };
   const layouts = Array.from({ length: SAMPLES_FOR_BUDGET }, (_, index) =>
     layoutEpisode(sampler.at(index), batches.mode, labels),

@@ -17,7 +17,7 @@ import { loadAdapter } from "../../weights/adapter.js";
 import { resolveModel } from "../../weights/hub.js";
 import { mixture, openHeldOut, portable } from "./data.js";
 import type { TrainFlags } from "./flags.js";
-import { loraTargets, methodOptions, textRoom, trainingMode } from "./mode.js";
+import { loraTargets, methodOptions, streamShape, textRoom, trainingMode } from "./mode.js";
 import { parallelPasses, recurrentPasses, type PlannedPasses } from "./passes.js";
 
 /** Where training starts from, and the fingerprint of the adapter that it is taken from, if it is. */
@@ -116,6 +116,7 @@ export async function planRun(
       ...decisive,
       // Only recurrent runs depend on it.
       segmentLength: recurrent === undefined ? undefined : flags.segmentLength,
+      ...(mode.method === "streaming" ? streamShape(flags) : {}),
       rank,
       alpha,
       labelBudget,

@@ -28,7 +28,7 @@ export const BLOCK_TOKENS = 256;
 const DEFAULT_BLOCKS = 64;
 
 /** Methods that text can be laid out for, and what training calls them. */
-const LAYOUTS: Readonly<Record<string, TextMode["method"]>> = {
+const LAYOUTS: Readonly<Record<string, Exclude<TextMode["method"], "streaming">>> = {
   sentinel: "sentinel",
   local: "local",
   scattered: "scattered",
@@ -54,7 +54,7 @@ export function layoutBlock(block: ProseBlock, { method, percent, longest, vocab
   const ids = { vocabSize, padId: 0, bosId: -1, blockTokens: Infinity };
   const ratios = [percent / 100, percent / 100] as const;
   const text = { key: block.id, ids: block.ids, wordStarts: block.wordStarts };
-  const layout = LAYOUTS[method] as TextMode["method"];
+  const layout = LAYOUTS[method] as Exclude<TextMode["method"], "streaming">;
   if (layout === "sentinel") return layoutText(text, { ...ids, method: layout, ratios, longest });
   return layoutText(text, layout === "text" ? { ...ids, method: layout } : { ...ids, method: layout, ratios });
 }
