@@ -55,7 +55,7 @@ export function decodeFrame(key: SessionKey, frame: Uint8Array): StoredSession {
     version: string;
     metadata: Record<string, JsonValue>;
   };
-  return { ...header, bytes: frame.slice(headerEnd) };
+  return { ...header, bytes: new Uint8Array(frame.subarray(headerEnd)) };
 }
 
 /** A value as the frame of a new version. */

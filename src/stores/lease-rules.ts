@@ -1,7 +1,7 @@
 /** @file Who may have a lease; shared by the stores that keep leases as records. */
 import { randomUUID } from "node:crypto";
 import { PrecisError } from "../errors.js";
-import { checkKey, checkTtl } from "./session-key.js";
+import { checkHolder, checkKey, checkTtl } from "./session-key.js";
 import type { Lease, SessionKey } from "./store.js";
 
 /** What is stored of a lease. */
@@ -31,6 +31,7 @@ export function leaseLost({ key, holder }: Lease): PrecisError {
 /** A lease that nobody holds yet, for `ttlMs` from `now`. @throws INPUT_INVALID */
 export function newLease(key: SessionKey, holder: string, ttlMs: number, now: number): Lease {
   checkKey(key);
+  checkHolder(holder);
   checkTtl(ttlMs);
   return { key: { namespace: key.namespace, id: key.id }, token: randomUUID(), holder, expires: now + ttlMs };
 }

@@ -5,6 +5,7 @@ import type { ListQuery, SessionKey } from "./store.js";
 
 const NAMESPACE = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 const ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+const HOLDER = /^[\x20-\x7e]{1,100}$/;
 /** The longest page. */
 const MAX_LIMIT = 1000;
 const DEFAULT_LIMIT = 100;
@@ -48,6 +49,12 @@ export function checkQuery(query: ListQuery): Required<ListQuery> {
 export function checkTtl(ttlMs: number): void {
   if (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= DAY_MS) return;
   throw invalid("The duration of a lease", ttlMs, `Use whole milliseconds from 1 to ${DAY_MS}.`);
+}
+
+/** @throws INPUT_INVALID unless it can name who holds a lease */
+export function checkHolder(holder: string): void {
+  if (typeof holder === "string" && HOLDER.test(holder)) return;
+  throw invalid("The holder of a lease", holder, "Use 1 to 100 printable ASCII characters.");
 }
 
 /** The namespace of an API key: a digest, so that no store ever holds the key. */

@@ -82,6 +82,7 @@ export interface SessionStore {
   list(query: ListQuery): Promise<ListPage>;
   /**
    * Takes the lease of a session, which need not exist yet, if nobody holds it.
+   * @param holder who asks, for people to read: 1 to 100 printable ASCII characters
    * @param ttlMs how long, 1 ms to a day
    * @throws LEASE_HELD with the holder and the time it ends
    */

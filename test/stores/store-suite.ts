@@ -171,6 +171,11 @@ export function describeStore(name: string, prepare: () => Promise<StoreTrial> |
       await sleep(30);
       await expect(store.renewLease(brief, 1000)).rejects.toMatchObject(refused("LEASE_LOST"));
       await expect(store.acquireLease(key, "server 1", 0)).rejects.toMatchObject(refused("INPUT_INVALID"));
+      for (const holder of ["", "x".repeat(101), "line\n"]) {
+        await expect(store.acquireLease(newKey(), holder, 10)).rejects.toMatchObject(refused("INPUT_INVALID"));
+      }
+      const longest = newKey("x".repeat(128));
+      await store.releaseLease(await store.acquireLease(longest, "~".repeat(100), 1000));
     });
 
     test("grants a lease to one of many who ask at once", async () => {

@@ -1,0 +1,10 @@
+/** Opens the store that is crashed, in the tests and in the processes that they kill. */
+import { FileStore } from "#precis/stores/file-store.js";
+
+export const key = { namespace: "crash", id: "session" };
+
+const KINDS = {
+  file: async (folder) => new FileStore(folder),
+};
+
+export const openStore = (kind, folder) => KINDS[kind](folder);
