@@ -25,15 +25,19 @@ ${legend.join("\n")}
 `;
 }
 
-/** Readers without style sheets still see lines; those with them get the page's own light or dark. */
+/** Plain colours for the light page, so that readers without variables or media queries show it too. */
 const STYLE = `
-:root { --page: #fff; --text: #1f2328; --dim: #59636e; --line: #d1d9e0; }
-@media (prefers-color-scheme: dark) { :root { --page: #0d1117; --text: #f0f6fc; --dim: #9198a1; --line: #3d444d; } }
 text { font: 12px system-ui, sans-serif; }
-.page { fill: var(--page); }
-.title { fill: var(--text); font-size: 14px; font-weight: 600; }
-.name { fill: var(--text); }
-.tick, .axis { fill: var(--dim); }
-.grid { stroke: var(--line); }
+.page { fill: #fff; }
+.title, .name { fill: #1f2328; }
+.title { font-size: 14px; font-weight: 600; }
+.tick, .axis { fill: #59636e; }
+.grid { stroke: #d1d9e0; }
 .interval { stroke-width: 6; stroke-opacity: .2; }
+@media (prefers-color-scheme: dark) {
+  .page { fill: #0d1117; }
+  .title, .name { fill: #f0f6fc; }
+  .tick, .axis { fill: #9198a1; }
+  .grid { stroke: #3d444d; }
+}
 `;
