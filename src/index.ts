@@ -28,6 +28,7 @@ export type { ChatMessage } from "./text/chat-template.js";
 export { listCachedModels, resolveModel, type DownloadProgress, type ResolveOptions } from "./weights/hub.js";
 export { EncryptedStore, type EncryptionOptions } from "./stores/encrypted-store.js";
 export { FileStore } from "./stores/file-store.js";
+export { LmdbStore } from "./stores/lmdb-store.js";
 export { MemoryStore } from "./stores/memory-store.js";
 export { namespaceOf } from "./stores/session-key.js";
 export type {

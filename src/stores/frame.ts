@@ -8,6 +8,9 @@ const MAGIC: Uint8Array = Uint8Array.from([0x50, 0x52, 0x45, 0x43, 0x49, 0x53, 0
 const DIGEST_BYTES = 32;
 const PREAMBLE_BYTES = MAGIC.length + DIGEST_BYTES + 4;
 
+/** The length of every version. */
+export const VERSION_CHARACTERS = 36;
+
 /** A version that no other write has. */
 export function freshVersion(): string {
   return randomUUID();
