@@ -6,6 +6,7 @@ import { styleOf } from "./style.js";
 /** Exit codes by kind of failure; 1 is left for bugs. */
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   OPTION_INVALID: 2,
+  REQUEST_REFUSED: 2,
   METHOD_UNKNOWN: 2,
   INPUT_INVALID: 2,
   CONTEXT_OVERFLOW: 2,

@@ -1,0 +1,79 @@
+/** @file What every route works with, and how it reads requests. */
+import type { Context } from "hono";
+import type { z } from "zod";
+import { ApiError, invalidRequest } from "./api-error.js";
+import type { ServerMetrics } from "./metrics.js";
+import type { ModelPool } from "./models.js";
+import type { LogRecord, ServerLimits } from "./options.js";
+import type { Scheduler } from "./scheduler.js";
+import type { SessionManager } from "./sessions/session-manager.js";
+
+/** The parts of a server that routes share. */
+export interface Services {
+  models: ModelPool;
+  sessions: SessionManager;
+  scheduler: Scheduler;
+  limits: ServerLimits;
+  metrics: ServerMetrics;
+  log: (record: LogRecord) => void;
+}
+
+/** What middleware leaves on a request. */
+export interface Env {
+  Variables: {
+    requestId: string;
+    /** Whose sessions the request may see. */
+    namespace: string;
+  };
+}
+
+/** A request. */
+export type Request = Context<Env>;
+
+function fieldOf(path: readonly PropertyKey[]): string {
+  return path.map(String).join(".");
+}
+
+/**
+ * The JSON body of a request, checked.
+ * @throws ApiError 415 for another type, 400 for what is not JSON or does not fit
+ */
+export async function readBody<Body>(c: Request, schema: z.ZodType<Body>): Promise<Body> {
+  // Browsers send no cross-origin JSON without asking first, so this keeps foreign pages out.
+  if (!/^application\/json\s*(;|$)/i.test(c.req.header("content-type") ?? "")) {
+    throw new ApiError(415, "unsupported_media_type", "The body must be JSON.", {
+      nextStep: "Send the header content-type: application/json.",
+    });
+  }
+  const text = await c.req.text();
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ApiError(400, "invalid_json", `The body is not valid JSON: ${reason.slice(0, 200)}.`, { cause: error });
+  }
+  return checked(value, schema);
+}
+
+/** A value that fits a schema. @throws ApiError 400 naming the first field that does not */
+export function checked<Value>(value: unknown, schema: z.ZodType<Value>): Value {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const field = fieldOf(issue?.path ?? []);
+  throw invalidRequest(field, `${field === "" ? "The body" : `"${field}"`}: ${issue?.message ?? "invalid"}.`);
+}
+
+/**
+ * A signal that fires when the client goes away, and the function that says it did: servers learn of it from the request
+ * or, once an answer streams, from the stream.
+ */
+export function clientSignal(c: Request): { signal: AbortSignal; leave: () => void } {
+  const controller = new AbortController();
+  const leave = (): void => controller.abort(new ApiError(499, "client_closed_request", "The client went away."));
+  const { signal } = c.req.raw;
+  if (signal.aborted) leave();
+  else signal.addEventListener("abort", leave, { once: true });
+  return { signal: controller.signal, leave };
+}

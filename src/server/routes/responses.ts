@@ -1,0 +1,137 @@
+/** @file `/v1/responses`: an id names the memory that a response left, and the next one goes on from there. */
+import type { ChatMessage } from "../../index.js";
+import { ApiError, invalidRequest, notSupported } from "../api-error.js";
+import { clientSignal, readBody, type Request, type Services } from "../context.js";
+import { splitTurn, toMessages } from "../messages.js";
+import { completeSetup, type ServedModel } from "../models.js";
+import { samplingOptions } from "../sampling.js";
+import { responsesRequest, type ResponsesRequest } from "../schemas/responses.js";
+import type { SessionPoint } from "../sessions/session-index.js";
+import type { Session } from "../sessions/session.js";
+import { sseResponse } from "../sse.js";
+import { startTurn, type TurnPlan } from "../turns.js";
+import { tokenCounts } from "../usage.js";
+import { refuseOtherModel } from "./chat.js";
+import { ResponseWriter } from "./response-object.js";
+import { refuseUnbuilt } from "./unbuilt.js";
+
+/** Answers a request for a response. */
+export async function createResponse(c: Request, services: Services): Promise<Response> {
+  const body = await readBody(c, responsesRequest);
+  refuseUnbuilt(body, { param: "text.format", type: body.text?.format?.type });
+  if (body.background === true) throw notSupported("background", "Work in the background", "Stream the response.");
+  const { signal, leave } = clientSignal(c);
+  const messages = inputMessages(body);
+  const turnParts = splitTurn(messages, "input");
+  const options = samplingOptions(body, services.limits, { asked: body.max_output_tokens, param: "max_output_tokens" });
+  const namespace = c.get("namespace");
+  const session = await sessionOf(body, { services, namespace });
+  const conversation = session.kind === "explicit" ? session.id : undefined;
+  const writer = new ResponseWriter(body, { model: session.served.id, conversation });
+  const store = body.store ?? true;
+  const plan: TurnPlan = {
+    session,
+    ...turnParts,
+    options,
+    count: 1,
+    // Without a store the memory of a conversation still goes on, as it is the client's own.
+    keep: store || conversation !== undefined,
+    response: store ? { id: writer.id, body: (outcome) => writer.object(outcome) } : undefined,
+  };
+  const turn = startTurn(services.sessions, plan, signal);
+  const events = turn.events[Symbol.asyncIterator]();
+  let next = await events.next();
+  if (body.stream === true) {
+    return sseResponse(
+      async (send) => {
+        writer.open(send);
+        for (; next.done !== true; next = await events.next()) writer.piece(send, next.value.event);
+        const outcome = await turn.outcome;
+        services.metrics.turn(outcome, tokenCounts(outcome, true).cached);
+        writer.close(send, outcome);
+      },
+      {
+        onLeave: () => {
+          services.metrics.aborted();
+          leave();
+        },
+        onFailure: (error) => services.log({ level: "error", event: "stream-failed", reason: String(error) }),
+      },
+    );
+  }
+  while (next.done !== true) next = await events.next();
+  const outcome = await turn.outcome;
+  services.metrics.turn(outcome, tokenCounts(outcome, true).cached);
+  return c.json(writer.object(outcome));
+}
+
+/** Shows a stored response. */
+export async function getResponse(c: Request, services: Services): Promise<Response> {
+  const { state } = await findResponse(services, c.get("namespace"), c.req.param("id") ?? "");
+  return c.json(state.response?.body as object);
+}
+
+/** Forgets a response; its memory goes when no other response is left that shares the session. */
+export async function deleteResponse(c: Request, services: Services): Promise<Response> {
+  const id = c.req.param("id") ?? "";
+  const { session, state } = await findResponse(services, c.get("namespace"), id);
+  const { signal } = clientSignal(c);
+  if (session.kind === "response" && session.states.length === 1) await services.sessions.delete(session, signal);
+  else await session.lock.run(() => services.sessions.forgetResponse(session, state), { signal });
+  return c.json({ id, object: "response", deleted: true });
+}
+
+async function findResponse(services: Services, namespace: string, id: string): Promise<SessionPoint> {
+  const point = (await services.sessions.index(namespace)).byResponse(id);
+  if (point !== undefined) return point;
+  throw new ApiError(404, "response_not_found", `There is no response "${id.slice(0, 128)}", or no longer.`, {
+    param: "previous_response_id",
+    nextStep: "Begin a new conversation; the server keeps a limited number of states.",
+  });
+}
+
+function inputMessages({ input, instructions }: ResponsesRequest): ChatMessage[] {
+  const items = typeof input === "string" ? [{ role: "user", content: input }] : input;
+  const params = items.map(({ type = "message", role, content }, index) => {
+    if (type !== "message") throw notSupported(`input.${index}`, `Input of type "${type}"`, "Send messages.");
+    if (role === undefined) throw invalidRequest(`input.${index}.role`, "A message needs a role.");
+    return { role, content };
+  });
+  const system = instructions ? [{ role: "system", content: instructions }] : [];
+  return [...system, ...toMessages(params, "input")];
+}
+
+/** The session that a response goes on with: a client's own, that of another response or a branch of it, or a new one. */
+async function sessionOf(
+  body: ResponsesRequest,
+  { services, namespace }: { services: Services; namespace: string },
+): Promise<Session> {
+  const { previous_response_id: previous, conversation, memory } = body;
+  const goesOn = previous ?? conversation ?? undefined;
+  if (previous && conversation) {
+    throw invalidRequest("conversation", "A response goes on with one thing.", "Leave previous_response_id out.");
+  }
+  if (goesOn !== undefined && memory) {
+    throw invalidRequest("memory", "What the response goes on with has its memory already.", "Leave one of them out.");
+  }
+  if (conversation) {
+    const id = typeof conversation === "string" ? conversation : conversation.id;
+    const session = await services.sessions.find(namespace, id);
+    refuseOtherModel(session, body.model);
+    return session;
+  }
+  if (!previous) {
+    const served: ServedModel = services.models.find(body.model);
+    const setup = await services.sessions.resolve(served, completeSetup(served, memory ?? {}));
+    return services.sessions.draft(namespace, served, setup, { kind: "response" });
+  }
+  const point = await findResponse(services, namespace, previous);
+  const { session, state } = point;
+  refuseOtherModel(session, body.model);
+  const stored = body.store ?? true;
+  if (stored && session.kind === "response" && session.head === state && !session.lock.held && !session.claimed) {
+    session.claimed = true;
+    return session;
+  }
+  return services.sessions.draft(namespace, session.served, session.setup, { kind: "response", origin: point });
+}

@@ -1,0 +1,31 @@
+/** @file A running hash of everything that a session was told and answered, so that a history is recognised exactly. */
+import { createHash } from "node:crypto";
+import type { ChatMessage } from "../../index.js";
+
+/** The chain of nothing. */
+export const NOTHING = "";
+
+function link(chain: string, item: readonly unknown[]): string {
+  return createHash("sha256")
+    .update(`${chain}\n${JSON.stringify(item)}`)
+    .digest("base64url");
+}
+
+/** The chain after messages: each link is SHA-256(previous link, role, content). */
+export function afterMessages(chain: string, messages: readonly ChatMessage[]): string {
+  return messages.reduce((before, { role, content }) => link(before, ["message", role, content]), chain);
+}
+
+/** The chain after a text, or after token ids. */
+export function afterText(chain: string, text: string | readonly number[]): string {
+  return link(chain, ["text", text]);
+}
+
+/** The chains after the first message, the first two, and so on, each with how many messages it covers. */
+export function prefixChains(messages: readonly ChatMessage[]): { chain: string; length: number }[] {
+  let chain = NOTHING;
+  return messages.map((message, index) => {
+    chain = afterMessages(chain, [message]);
+    return { chain, length: index + 1 };
+  });
+}
