@@ -4,12 +4,7 @@
  * that the memory method goes by, and the mask lets each token see what the row held when it was read. Positions are
  * those of the text, since in one pass a key cannot move.
  */
-import {
-  planCompression,
-  slotsAfter,
-  type StreamCompression,
-  type StreamSizes,
-} from "../memory/methods/stream-compression.js";
+import { planStep, slotsAfter, type StreamSizes } from "../memory/methods/stream-compression.js";
 import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from "./parallel-layout.js";
 import { compPositions } from "./positions.js";
 
@@ -19,15 +14,17 @@ export type StreamShape = StreamSizes & { compTokens: number };
 /** Streams of text. `blockTokens`: tokens of a block of text, COMP tokens not counted. */
 export type StreamMode = TokenIds & StreamShape & { method: "streaming"; blockTokens: number };
 
-/** One token of the layout, and the epochs in which the row holds it. Epoch e is the time after e compressions. */
+/** One token of the layout, and the epochs in which the row holds it. An epoch ends when something leaves the row. */
 interface Slot {
   kind: "text" | "comp";
   /** In the layout. */
   index: number;
   position: number;
   from: number;
-  /** The last epoch, at whose end the token is compressed or dropped; Infinity for what stays. */
+  /** The last epoch; Infinity for what stays. */
   until: number;
+  /** The epoch at whose end it was compressed; Infinity for what never is. */
+  compressed: number;
 }
 
 /** Follows the row through a text of `length` tokens. @returns all tokens of the layout, in order */
@@ -36,21 +33,24 @@ function followRow(length: number, mode: StreamShape): Slot[] {
   let row: Slot[] = [];
   let epoch = 0;
   const add = (kind: Slot["kind"], position: number, from: number): Slot => {
-    const slot = { kind, index: slots.length, position, from, until: Infinity };
+    const slot = { kind, index: slots.length, position, from, until: Infinity, compressed: Infinity };
     slots.push(slot);
     return slot;
   };
   for (let position = 0; position < length; position++) {
     row.push(add("text", position, epoch));
     const memory = row.filter(({ kind }) => kind === "comp").length;
-    const plan: StreamCompression | undefined = planCompression(mode, { length: row.length, memory }, mode.compTokens);
+    const stale = row.filter(({ compressed }) => compressed < Infinity).length;
+    const step = planStep(mode, { length: row.length, memory, stale }, mode.compTokens);
     // Nothing would read a memory at the very end.
-    if (plan === undefined || position === length - 1) continue;
+    if (step === undefined || position === length - 1) continue;
     const ended = epoch++;
-    const textTokens = (row[plan.source - 1] as Slot).position + 1;
-    const comp = compPositions(textTokens, mode.compTokens).map((at) => add("comp", at, epoch));
-    const before: Slot[] = [...row, ...comp];
-    row = slotsAfter(plan, row.length, mode.compTokens).map((slot) => before[slot] as Slot);
+    const source = row.slice(0, step.source);
+    for (const slot of source.slice(step.sink + step.memory)) slot.compressed = ended;
+    const textTokens = (source.at(-1)?.position ?? 0) + 1;
+    const comp = source.length === 0 ? [] : compPositions(textTokens, mode.compTokens);
+    const before: Slot[] = [...row, ...comp.map((at) => add("comp", at, epoch))];
+    row = slotsAfter(step, row.length, comp.length).map((slot) => before[slot] as Slot);
     const kept = new Set(row);
     for (const slot of before) if (!kept.has(slot)) slot.until = ended;
   }
@@ -61,8 +61,8 @@ function followRow(length: number, mode: StreamShape): Slot[] {
 function sees(row: Slot, column: Slot): boolean {
   if (row.kind === "text") return column.from <= row.from && row.from <= column.until;
   const ended = row.from - 1;
-  // What a compression takes in leaves the row with it; of its own COMP tokens each sees those before it.
-  if (column.kind === "text") return column.until === ended;
+  // A compression reads its text and the memory before it; of its own COMP tokens each sees those before it.
+  if (column.kind === "text") return column.compressed === ended;
   return column.from === row.from || (column.from <= ended && ended <= column.until);
 }
 
@@ -85,14 +85,21 @@ export function layoutStream(text: readonly number[], mode: StreamMode): Paralle
   const inputIds = new Int32Array(seq);
   const labels = new Int32Array(seq).fill(IGNORED_LABEL);
   const predictors = new Int32Array(seq);
+  const firstMemory = slots.find(({ kind }) => kind === "comp")?.from ?? Infinity;
   let comp = 0;
   let lastText: Slot | undefined;
   for (const slot of slots) {
-    const { kind, index, position, from, until } = slot;
+    const { kind, index, position, from, until, compressed } = slot;
     const previous = first.at(-1);
     const segment = segments.at(-1);
     comp = kind === "comp" && slots[index - 1]?.kind === "comp" ? comp + 1 : 0;
-    if (segment !== undefined && previous?.kind === kind && previous.from === from && previous.until === until) {
+    if (
+      segment !== undefined &&
+      previous?.kind === kind &&
+      previous.from === from &&
+      previous.until === until &&
+      previous.compressed === compressed
+    ) {
       segment.end = index + 1;
     } else {
       segments.push({ kind, block: first.length, start: index, end: index + 1 });
@@ -101,7 +108,7 @@ export function layoutStream(text: readonly number[], mode: StreamMode): Paralle
     inputIds[index] = kind === "text" ? (text[position] as number) : mode.vocabSize + comp;
     predictors[index] = lastText?.index ?? -1;
     if (kind === "comp") continue;
-    if (lastText !== undefined && lastText.from > 0) labels[index] = inputIds[index];
+    if (lastText !== undefined && lastText.from >= firstMemory) labels[index] = inputIds[index];
     lastText = slot;
   }
   return {

@@ -215,7 +215,15 @@ test("streaming-ccm learns from long text, and its memory takes the sizes and po
   expect(stderr).toMatch(/step 6\/6 {2}loss \d+\.\d+ {2}KL \d+\.\d+/);
   await using model = await loadModel(path("model"), { device: "cpu", threads: 1 });
   const memory = await model.createMemory({ adapter: path("stream", "adapter") });
-  const options = { window: 40, compress: 12, memory: 4, sink: 1, positions: "text", update: "concat" };
+  const options = {
+    window: 40,
+    compress: 12,
+    memory: 4,
+    sink: 1,
+    release: "gradual",
+    positions: "text",
+    update: "concat",
+  };
   expect([memory.method, memory.options]).toEqual(["streaming-ccm", options]);
   expect((await memory.append("a bb ccc dd e f ".repeat(20))).slots).toBeLessThanOrEqual(40);
   const short = await precis(command("short", "--method", "streaming-ccm", "--row-length", "128"));

@@ -124,6 +124,18 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
     options: { window: 14, compress: 5, memory: 4, update: "merge", positions: "text" },
     slots: 14,
   },
+  {
+    label: "streaming-ccm, gradual",
+    method: "streaming-ccm",
+    options: { window: 14, compress: 5, memory: 4, release: "gradual" },
+    slots: 14,
+  },
+  {
+    label: "streaming-ccm, gradual, merge, positions of the text",
+    method: "streaming-ccm",
+    options: { window: 14, compress: 5, memory: 4, release: "gradual", update: "merge", positions: "text" },
+    slots: 14,
+  },
   { label: "sentinel", method: "sentinel", options: { span: 3 } },
   { label: "sentinel, some spans", method: "sentinel", options: { policy: "every", span: 3, ratio: 0.4 } },
   { label: "sentinel, sentences", method: "sentinel", options: { policy: "sentence", span: 4 } },

@@ -9,6 +9,7 @@ export interface StreamOracleOptions {
   compress: number;
   memory: number;
   sink: number;
+  release: "once" | "gradual";
   compTokens: number;
 }
 
@@ -27,19 +28,27 @@ export interface StreamOracleToken {
 
 /** The tokens of a pass over a text of this length. */
 export function streamTokens(length: number, options: StreamOracleOptions): StreamOracleToken[] {
-  const { window, compress, memory: limit, sink, compTokens } = options;
+  const { window, compress, memory: limit, sink, release, compTokens } = options;
   const tokens: StreamOracleToken[] = [];
   const sinks: number[] = [];
   const memory: number[] = [];
   const recent: number[] = [];
+  // How many of the oldest recent tokens are in the memory as well.
+  let stale = 0;
   for (let text = 0; text < length; text++) {
     const own = tokens.length;
     const sees = new Set([...sinks, ...memory, ...recent, own]);
     tokens.push({ text, comp: undefined, position: text, sees, remembers: memory.length > 0 });
     (text < sink ? sinks : recent).push(own);
     // The memory of the whole text is never read.
-    if (sinks.length + memory.length + recent.length <= window || text === length - 1) continue;
-    const oldest = recent.splice(0, compress);
+    const tooLong = (): boolean => sinks.length + memory.length + recent.length > window;
+    const leave = (): void => {
+      for (; tooLong() && stale > 0; stale--) recent.shift();
+    };
+    if (text === length - 1) continue;
+    leave();
+    if (!tooLong()) continue;
+    const oldest = recent.slice(0, compress);
     const end = tokens[oldest.at(-1)!].position + 1;
     const fresh: number[] = [];
     for (let comp = 0; comp < compTokens; comp++) {
@@ -50,6 +59,9 @@ export function streamTokens(length: number, options: StreamOracleOptions): Stre
     memory.push(...fresh);
     // The newest are kept even where there is no room for all of them.
     while (memory.length > Math.max(limit, compTokens)) memory.shift();
+    stale = oldest.length;
+    if (release === "gradual") leave();
+    else for (; stale > 0; stale--) recent.shift();
   }
   return tokens;
 }

@@ -31,6 +31,7 @@ describe("a stream in one pass", () => {
       compress: fc.integer({ min: 1, max: 6 }),
       memory: fc.integer({ min: 1, max: 6 }),
       sink: fc.nat(2),
+      release: fc.constantFrom("once" as const, "gradual" as const),
       compTokens: fc.integer({ min: 1, max: 3 }),
     })
     .map(({ spare, ...rest }) => ({ ...rest, window: rest.sink + 1 + spare }));
@@ -74,7 +75,7 @@ describe("a stream in one pass", () => {
   });
 
   test("two streams in a row keep to themselves", () => {
-    const mode = modeOf({ window: 8, compress: 3, memory: 2, sink: 1, compTokens: 1 });
+    const mode = modeOf({ window: 8, compress: 3, memory: 2, sink: 1, release: "once", compTokens: 1 });
     const layout = layoutStream(textIds(20), mode);
     const { attend, seq } = dense(
       placeLayouts(
@@ -99,10 +100,12 @@ describe("a stream in one pass", () => {
 
 describe("one pass is what the memory computes token by token", () => {
   const CASES: readonly (Omit<StreamOracleOptions, "compTokens"> & { adapter: number })[] = [
-    { window: 14, compress: 4, memory: 4, sink: 1, adapter: 1 },
-    { window: 14, compress: 5, memory: 3, sink: 0, adapter: 1 },
-    { window: 12, compress: 3, memory: 5, sink: 2, adapter: 0 },
-    { window: 9, compress: 2, memory: 2, sink: 1, adapter: 2 },
+    { window: 14, compress: 4, memory: 4, sink: 1, release: "once", adapter: 1 },
+    { window: 14, compress: 5, memory: 3, sink: 0, release: "gradual", adapter: 1 },
+    { window: 12, compress: 3, memory: 5, sink: 2, release: "once", adapter: 0 },
+    { window: 9, compress: 2, memory: 2, sink: 1, release: "once", adapter: 2 },
+    { window: 15, compress: 6, memory: 4, sink: 1, release: "gradual", adapter: 1 },
+    { window: 13, compress: 2, memory: 5, sink: 1, release: "gradual", adapter: 2 },
   ];
   let fixture: Fixture;
   let short: Fixture;
@@ -141,7 +144,7 @@ describe("one pass is what the memory computes token by token", () => {
   }
 
   test.each(CASES)(
-    "window $window, $compress at once, $memory slots, $sink sinks: logits over many compressions",
+    "window $window, $compress at once, $memory slots, $sink sinks, release $release: logits over many compressions",
     async (sizes) => {
       const ids = [1, ...textIds(119)];
       const memory = await open(fixture, sizes, "text");

@@ -140,7 +140,7 @@ async function expectSameTextLosses(
 async function expectSameStreamLosses({ model, tiny, scratch }: Pair): Promise<void> {
   const directory = mkdtempSync(join(scratch, "adapter-"));
   const ids = [1, ...textIds(79)];
-  const sizes = { window: 16, compress: 5, memory: 4, sink: 0 };
+  const sizes = { window: 16, compress: 5, memory: 4, sink: 0, release: "gradual" } as const;
   const mode: StreamMode = { ...IDS, ...sizes, method: "streaming", compTokens: 2, blockTokens: ids.length };
   const layout = layoutStream(ids, mode);
   const spec = { ...specFor({ ...IDS, method: "full" }, 1, layout.seq), compTokens: 2 };

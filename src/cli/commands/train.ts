@@ -67,7 +67,7 @@ Examples:
     $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local
     $ precis train --method scattered --ratio 0.1-0.9 --data ./data --output runs/scattered
     $ precis train --method lora --block-tokens 256 --data ./data --output runs/full
-  A memory for endless text, on books: windows of 160 slots, every 16 tokens squeezed into 2:
+  A memory for endless text, on books: windows of 160 slots, every 32 tokens squeezed into 2:
     $ precis train --method streaming-ccm --sink --only books --data ./data --output runs/stream --row-length 704 --rows 4 --distill 0.5
     $ precis eval streaming --data ./data --method streaming-ccm:runs/stream/adapter,budget=160 --method sliding-window,budget=160
   Use it:

@@ -4,6 +4,7 @@ import { Option, type Command } from "commander";
 import { PrecisError } from "../../errors.js";
 import { DEVICES, type Device } from "../../runtime/device.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
+import { STREAM_RELEASES, type StreamRelease } from "../../memory/methods/stream-compression.js";
 import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
 import { EMBEDDED_MODELS } from "../../weights/hub.js";
 
@@ -25,6 +26,7 @@ export interface TrainFlags {
   window?: number;
   compress?: number;
   memory?: number;
+  release: StreamRelease;
   rank?: number;
   alpha?: number;
   loraDropout: number;
@@ -133,8 +135,13 @@ export function addTrainOptions(command: Command): Command {
       wholeNumber,
     )
     .option("--window <n>", "streaming-ccm: most KV slots held (default 157)", wholeNumber)
-    .option("--compress <n>", "streaming-ccm: oldest tokens compressed at once (default 16)", wholeNumber)
-    .option("--memory <n>", "streaming-ccm: most memory slots (default 8)", wholeNumber)
+    .option("--compress <n>", "streaming-ccm: oldest tokens compressed at once (default 32)", wholeNumber)
+    .option("--memory <n>", "streaming-ccm: most memory slots (default 16)", wholeNumber)
+    .addOption(
+      new Option("--release <how>", "streaming-ccm: whether compressed tokens leave at once or one for each that comes")
+        .choices([...STREAM_RELEASES])
+        .default("gradual"),
+    )
     .option("--rank <r>", "LoRA rank; default 8, or 16 on plain text", wholeNumber)
     .option("--alpha <a>", "LoRA alpha; default twice the rank", number)
     .option("--lora-dropout <rate>", "share of the LoRA's inputs to drop while training, 0 to below 1", rate, 0.05)

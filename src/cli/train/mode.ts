@@ -46,8 +46,9 @@ function blockTokensOf({ blockTokens = BLOCK_TOKENS, rowLength }: TrainFlags): n
 }
 
 /** Sizes of a stream's row, as trained unless told otherwise: 160 slots at most, with two COMP tokens. */
-export function streamShape({ window = 157, compress = 16, memory = 8, sink, compTokens }: TrainFlags): StreamShape {
-  return { window, compress, memory, sink: sink ? 1 : 0, compTokens };
+export function streamShape(flags: TrainFlags): StreamShape {
+  const { window = 157, compress = 32, memory = 16, sink, release, compTokens } = flags;
+  return { window, compress, memory, sink: sink ? 1 : 0, release, compTokens };
 }
 
 /**

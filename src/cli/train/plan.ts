@@ -116,7 +116,7 @@ export async function planRun(
       ...decisive,
       // Only recurrent runs depend on it.
       segmentLength: recurrent === undefined ? undefined : flags.segmentLength,
-      ...(mode.method === "streaming" ? streamShape(flags) : {}),
+      ...(mode.method === "streaming" ? streamShape(flags) : { release: undefined }),
       rank,
       alpha,
       labelBudget,

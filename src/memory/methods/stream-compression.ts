@@ -4,6 +4,12 @@
  * masks by them.
  */
 
+/** How compressed text leaves the row: all of it at once, as published, or token by token as others come. */
+export const STREAM_RELEASES = ["once", "gradual"] as const;
+
+/** See {@link STREAM_RELEASES}. */
+export type StreamRelease = (typeof STREAM_RELEASES)[number];
+
 /** Sizes of a stream's row, in slots. */
 export interface StreamSizes {
   /** Most slots held. */
@@ -14,52 +20,65 @@ export interface StreamSizes {
   memory: number;
   /** First tokens, which are never compressed. */
   sink: number;
+  release: StreamRelease;
 }
 
-/** One compression of a row. */
-export interface StreamCompression {
+/** A row as its rules see it: slots in all, of memory, and of text that is compressed but has not left yet. */
+export interface StreamRow {
+  length: number;
+  memory: number;
+  stale: number;
+}
+
+/** What happens to a row that its latest token has made too long. */
+export interface StreamStep {
   /** Slots of sinks. */
   sink: number;
   /** Slots of memory before it. */
   memory: number;
-  /** Slots that COMP tokens read: the sinks, all of the memory, the oldest text. */
+  /** Slots that COMP tokens read: the sinks, all of the memory, the oldest text. 0: nothing is compressed. */
   source: number;
-  /** Oldest memory slots that are dropped after it. */
+  /** Oldest memory slots that are dropped. */
   dropped: number;
+  /** Oldest text slots that leave. */
+  leaving: number;
+  /** Compressed text that stays for now. */
+  stale: number;
 }
 
 /**
- * The compression that a row needs: one as soon as it is longer than the window, which its latest token has made it.
- * @param row slots in all, and of memory
+ * The next step of a row, once all tokens of a run are in it.
+ * @param compTokens COMP tokens of a compression
  * @returns undefined for a row that fits into the window
  */
-export function planCompression(
-  { window, compress, memory, sink }: StreamSizes,
-  row: { length: number; memory: number },
-  compTokens: number,
-): StreamCompression | undefined {
-  if (row.length <= window) return undefined;
-  const sinks = Math.min(sink, row.length);
-  return {
-    sink: sinks,
-    memory: row.memory,
-    source: Math.min(sinks + row.memory + compress, row.length),
-    dropped: Math.min(row.memory, Math.max(0, row.memory + compTokens - memory)),
-  };
+export function planStep(sizes: StreamSizes, row: StreamRow, compTokens: number): StreamStep | undefined {
+  const excess = row.length - sizes.window;
+  if (excess <= 0) return undefined;
+  const { memory } = row;
+  const sink = Math.min(sizes.sink, row.length);
+  if (row.stale >= excess) return { sink, memory, source: 0, dropped: 0, leaving: excess, stale: row.stale - excess };
+  // What is stale goes first in any case.
+  if (row.stale > 0) return { sink, memory, source: 0, dropped: 0, leaving: row.stale, stale: 0 };
+  const source = Math.min(sink + memory + sizes.compress, row.length);
+  const dropped = Math.min(memory, Math.max(0, memory + compTokens - sizes.memory));
+  const compressed = source - sink - memory;
+  const leaving = sizes.release === "once" ? compressed : Math.min(compressed, excess + compTokens - dropped);
+  return { sink, memory, source, dropped, leaving, stale: compressed - leaving };
 }
 
 /**
- * The slots that a row keeps after a compression, in their new order: sinks, memory, the COMP slots, the other text.
+ * The slots that a row keeps after a step, in their new order: sinks, memory, COMP slots, text.
  * @param length slots before it
- * @param compTokens COMP slots, which come after those for now
+ * @param compTokens COMP slots that it has made, which come after those for now
  */
-export function slotsAfter(plan: StreamCompression, length: number, compTokens: number): number[] {
+export function slotsAfter(step: StreamStep, length: number, compTokens: number): number[] {
   const range = (from: number, to: number): number[] =>
     Array.from({ length: Math.max(0, to - from) }, (_, i) => from + i);
+  const text = step.sink + step.memory;
   return [
-    ...range(0, plan.sink),
-    ...range(plan.sink + plan.dropped, plan.sink + plan.memory),
+    ...range(0, step.sink),
+    ...range(step.sink + step.dropped, text),
     ...range(length, length + compTokens),
-    ...range(plan.source, length),
+    ...range(text + step.leaving, length),
   ];
 }

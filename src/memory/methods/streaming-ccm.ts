@@ -5,24 +5,53 @@
  */
 import type { MemorySession } from "../session.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
-import { planCompression, slotsAfter, type StreamCompression } from "./stream-compression.js";
+import {
+  planStep,
+  slotsAfter,
+  STREAM_RELEASES,
+  type StreamRelease,
+  type StreamRow,
+  type StreamStep,
+} from "./stream-compression.js";
+
+/** The row as the rules see it. */
+function rowOf({ row }: MemorySession, state: Readonly<Record<string, unknown>>): StreamRow {
+  const memory = row.kinds.filter((kind) => kind === "memory").length;
+  return { length: row.length, memory, stale: Number(state["stale"] ?? 0) };
+}
 
 /** Averages the new COMP slots into the memory, at the same positions: M ← (1 - 1/count) M + 1/count h. */
-function mergeCompressed(session: MemorySession, plan: StreamCompression, count: number, bySlot: boolean): void {
+function mergeCompressed(session: MemorySession, step: StreamStep, count: number, bySlot: boolean): void {
   const { row, compTokens } = session;
   const newest = row.length - compTokens;
   for (let k = 0; k < compTokens; k++) {
-    const slot = plan.sink + k;
+    const slot = step.sink + k;
     // Numbered as in the text, a memory of everything so far stands where its latest part does.
     if (bySlot) session.moveTo(newest + k, slot);
     else session.moveTo(slot, row.positions[newest + k] as number);
     row.blend(slot, newest + k, 1 / count);
   }
-  row.arrange(
-    row.positions.flatMap((_, slot) =>
-      slot < plan.sink + compTokens || (slot >= plan.source && slot < newest) ? [slot] : [],
-    ),
-  );
+  row.arrange(slotsAfter({ ...step, dropped: 0 }, newest, 0));
+}
+
+/** Runs the COMP tokens of a step, and makes them memory. */
+async function compressOldest(
+  session: MemorySession,
+  step: StreamStep,
+  update: string,
+  bySlot: boolean,
+  state: Record<string, unknown>,
+): Promise<void> {
+  const { row, compTokens } = session;
+  const past = row.length;
+  const count = Number(state["compressions"]) + 1;
+  // Right behind the text that they compress, where what comes next also begins.
+  const first = (row.positions[step.source - 1] as number) + 1;
+  const positions = Array.from({ length: compTokens }, (_, k) => first + k);
+  await session.compress(positions, (_query, key) => key < step.source || key >= past);
+  if (update === "merge" && count > 1) mergeCompressed(session, step, count, bySlot);
+  else row.arrange(slotsAfter(step, past, compTokens));
+  state["compressions"] = count;
 }
 
 /**
@@ -52,6 +81,12 @@ export const streamingCcm: MemoryMethod = defineMethod({
       choices: ["concat", "merge"],
       description: "Append compressed slots, or average them into a fixed number.",
     },
+    release: {
+      default: "once",
+      choices: STREAM_RELEASES,
+      description:
+        "Compressed tokens leave at once, as published, or gradually, one for each that comes, so that the window stays full.",
+    },
     positions: {
       default: "slot",
       choices: ["slot", "text"],
@@ -61,28 +96,47 @@ export const streamingCcm: MemoryMethod = defineMethod({
   },
   // The token that makes the window too full, and the COMP tokens that then compress.
   beyondWindow: (compTokens) => 1 + compTokens,
-  create: (options, state = { compressions: 0 }) => ({
+  fits: ({ stale = 0 }, slots) => Number(stale) <= slots,
+  create: ({ release, ...options }, state = { compressions: 0, stale: 0 }) => ({
     state,
     unlimited: true,
-    runLength: ({ row }) => Math.max(1, options.window + 1 - row.length),
+    ...(release === "gradual" ? { span: options.window + 1 } : {}),
+    runLength(session) {
+      const { length, stale } = rowOf(session, state);
+      // Numbers by slot change whenever something leaves.
+      const leaving = options.positions === "slot" ? 0 : stale;
+      return Math.max(1, options.window + 1 - length + leaving);
+    },
+    // Each token sees as much as if the ones before it had come alone, and stale text had left for them.
+    visible(session, _purpose, positions) {
+      const { length, memory, stale } = rowOf(session, state);
+      if (stale === 0) return undefined;
+      const text = Math.min(options.sink, length) + memory;
+      const { position } = session;
+      return (query, key) => {
+        const gone = length + (positions[query] as number) - position - options.window;
+        return key < text || key >= text + Math.min(stale, gone);
+      };
+    },
     async afterRun(session) {
-      const { row, compTokens } = session;
-      const past = row.length;
-      const memory = row.kinds.filter((kind) => kind === "memory").length;
-      const plan = planCompression(options, { length: past, memory }, compTokens);
-      if (plan === undefined) return;
-      const count = Number(state["compressions"]) + 1;
+      const { row } = session;
       const bySlot = options.positions === "slot";
-      for (let slot = 0; slot < plan.sink; slot++) row.setKind(slot, "sink");
-      // Right behind the text that they compress, where what comes next also begins.
-      const first = (row.positions[plan.source - 1] as number) + 1;
-      const positions = Array.from({ length: compTokens }, (_, k) => first + k);
-      await session.compress(positions, (_query, key) => key < plan.source || key >= past);
-      if (options.update === "merge" && count > 1) mergeCompressed(session, plan, count, bySlot);
-      else row.arrange(slotsAfter(plan, past, compTokens));
-      state["compressions"] = count;
-      if (bySlot) session.renumber();
-      else keepNear(session, plan.sink, Math.max(1, options.window + 1 - row.length) + compTokens);
+      // Merged slots take the place of those that they are merged with.
+      const memory = options.update === "merge" ? session.compTokens : options.memory;
+      const sizes = { ...options, memory, release: release as StreamRelease };
+      for (;;) {
+        const before = rowOf(session, state);
+        const step = planStep(sizes, before, session.compTokens);
+        if (step === undefined) return;
+        state["stale"] = step.stale;
+        for (let slot = 0; slot < step.sink; slot++) row.setKind(slot, "sink");
+        if (step.source === 0) row.arrange(slotsAfter(step, before.length, 0));
+        else await compressOldest(session, step, options.update, bySlot, state);
+        if (bySlot) session.renumber();
+        else keepNear(session, step.sink, options.window + 1 - row.length + step.stale + session.compTokens);
+        // Published rules compress once, however much too long the row still is.
+        if (step.source > 0) return;
+      }
     },
   }),
 });
