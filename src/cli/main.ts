@@ -11,12 +11,14 @@ import { modelsCommand } from "./commands/models.js";
 import { pullCommand } from "./commands/pull.js";
 import { replayCommand } from "./commands/replay.js";
 import { resultsCommand } from "./commands/results.js";
+import { serveCommand } from "./commands/serve.js";
 import { trainCommand } from "./commands/train.js";
 import { reportError } from "./report-error.js";
 
 /** Every command, in the order of the help. */
 const COMMANDS: readonly (() => Command)[] = [
   chatCommand,
+  serveCommand,
   replayCommand,
   inspectCommand,
   trainCommand,
@@ -32,6 +34,7 @@ const HELP = `
 Examples:
   $ precis replay                           see what a small memory costs and what it keeps
   $ precis chat                             talk with the embedded model
+  $ precis serve                            an OpenAI-compatible server whose sessions remember
   $ precis inspect --method streaming --steps conversation.json
 
 Exit codes: 0 success, 1 bug, 2 usage or input, 3 not found, 4 device or engine, 5 damaged or unfitting files,

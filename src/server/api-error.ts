@@ -111,6 +111,11 @@ function answer(
 export function describeFailure(error: unknown): FailureAnswer {
   if (error instanceof ApiError) return answer(error.status, error.apiCode, error.message, error);
   if (error instanceof PrecisError) {
+    if (error.code === "ADAPTER_MISMATCH") {
+      // Its message may name the server's folders.
+      const nextStep = "GET /v1/models lists adapters and the methods that they were made for.";
+      return answer(400, "adapter_mismatch", `The method cannot use these adapters. ${nextStep}`, { nextStep });
+    }
     const status = STATUSES[error.code];
     const code = CODES[error.code] ?? error.code.toLowerCase();
     if (status === 503) {

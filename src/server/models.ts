@@ -14,6 +14,8 @@ export interface ServedAdapter {
 export interface MemorySetup {
   method?: string | undefined;
   adapter?: string | undefined;
+  /** A sentinel adapter beside it, for spans within steps. */
+  span_adapter?: string | undefined;
   options?: Readonly<Record<string, unknown>> | undefined;
 }
 
@@ -65,23 +67,35 @@ export function completeSetup(served: ServedModel, asked: MemorySetup = {}): Mem
   const setup = isNamed ? asked : { ...served.setup, options: asked.options ?? served.setup.options };
   const { method: name, options = {} } = setup;
   const names = served.adapters.map(({ name: adapter }) => adapter);
-  if (setup.adapter !== undefined && !names.includes(setup.adapter)) {
+  for (const field of ["adapter", "span_adapter"] as const) {
+    const named = setup[field];
+    if (named === undefined || names.includes(named)) continue;
     const offered = names.length === 0 ? "This model has none." : `Adapters: ${names.join(", ")}.`;
-    throw invalidRequest("adapter", `There is no adapter "${setup.adapter}".`, offered);
+    throw invalidRequest(field, `There is no adapter "${named}".`, offered);
   }
   const method = MEMORY_METHODS.find((candidate) => candidate.name === name);
   if (method === undefined || !method.needsCompTokens || setup.adapter !== undefined) return { ...setup, options };
-  const adapter = served.adapters.find((candidate) => candidate.method === name)?.name;
-  if (adapter !== undefined) return { ...setup, adapter, options };
-  throw invalidRequest("adapter", `The method ${name} needs an adapter, and none is made for it.`, "Name one.");
+  const own = served.adapters.find((candidate) => candidate.method === name);
+  const special = method.needsSentinels === true || method.needsSummaryGain === true;
+  const adapter = own ?? (special ? undefined : served.adapters.find((candidate) => candidate.method !== "sentinel"));
+  if (adapter !== undefined) return { ...setup, adapter: adapter.name, options };
+  throw invalidRequest("adapter", `The method ${name} needs an adapter, and there is none for it.`, "Choose another.");
 }
 
 /** A setup as the library takes it. */
-export function memoryOptions(served: ServedModel, { method, adapter, options }: MemorySetup): CreateMemoryOptions {
-  return { method, options, adapter: adapterDirectory(served, adapter) };
+export function memoryOptions(served: ServedModel, setup: MemorySetup): CreateMemoryOptions {
+  const { method, options } = setup;
+  return { method, options, ...adapterFolders(served, setup) };
 }
 
-/** The folder of an adapter's name. */
-export function adapterDirectory({ adapters }: ServedModel, name: string | undefined): string | undefined {
+/** The folders of a setup's adapters. */
+export function adapterFolders(
+  served: ServedModel,
+  { adapter, span_adapter: span }: Pick<MemorySetup, "adapter" | "span_adapter">,
+): Pick<CreateMemoryOptions, "adapter" | "spanAdapter"> {
+  return { adapter: adapterDirectory(served, adapter), spanAdapter: adapterDirectory(served, span) };
+}
+
+function adapterDirectory({ adapters }: ServedModel, name: string | undefined): string | undefined {
   return adapters.find((adapter) => adapter.name === name)?.directory;
 }

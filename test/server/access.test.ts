@@ -221,6 +221,10 @@ describe("a hostile client", () => {
       { method: "streaming", options: { window: -1 } },
       { method: "streaming", options: { __proto__: 1, toString: 1 } },
       { method: "ccm-concat", options: { nope: 1 } },
+      { method: "sentinel", adapter: "ccm" },
+      { method: "rmt", adapter: "ccm" },
+      { method: "ccm-concat", options: { spans: "fixed" } },
+      { method: "ccm-concat", options: { spans: "fixed" }, span_adapter: "../sentinel" },
     ];
     for (const fields of tries) expect((await server.post("/v1/sessions", fields, alice)).status).toBe(400);
   });

@@ -4,7 +4,7 @@ import type { Memory } from "../../index.js";
 import { ApiError, invalidRequest } from "../api-error.js";
 import { checked, clientSignal, readBody, type Request, type Services } from "../context.js";
 import { toMessages } from "../messages.js";
-import { adapterDirectory, completeSetup, type ServedModel } from "../models.js";
+import { adapterFolders, completeSetup, type MemorySetup, type ServedModel } from "../models.js";
 import {
   appendRequest,
   createSessionRequest,
@@ -23,7 +23,7 @@ import { memoryUsage } from "../usage.js";
 /** A session as the API shows it. */
 export function sessionView(session: Session): object {
   const { id, served, setup, created, used, parent, metadata, states, memory, stats } = session;
-  const { method, adapter, options } = setup;
+  const { method, adapter, span_adapter: span, options } = setup;
   return {
     id,
     object: "session",
@@ -32,6 +32,7 @@ export function sessionView(session: Session): object {
     model: served.id,
     method: method ?? null,
     adapter: adapter ?? null,
+    span_adapter: span ?? null,
     options: options ?? {},
     parent: parent ?? null,
     metadata,
@@ -197,7 +198,7 @@ export async function exportSession(c: Request, services: Services): Promise<Res
 
 /** Makes a session of a snapshot. */
 export async function importSession(c: Request, services: Services): Promise<Response> {
-  const { id, model, adapter } = checked(c.req.query(), importQuery);
+  const { id, model, ...adapters } = checked(c.req.query(), importQuery);
   const type = c.req.header("content-type") ?? "";
   if (!/^application\/octet-stream\s*(;|$)/i.test(type)) {
     throw new ApiError(415, "unsupported_media_type", "A snapshot is sent as it is.", {
@@ -205,11 +206,11 @@ export async function importSession(c: Request, services: Services): Promise<Res
     });
   }
   const served = services.models.find(model);
-  if (adapter !== undefined) completeSetup(served, { adapter });
+  if (adapters.adapter !== undefined || adapters.span_adapter !== undefined) completeSetup(served, adapters);
   const bytes = new Uint8Array(await c.req.arrayBuffer());
-  const { memory, name } = await restoreWithAny(served, bytes, adapter);
+  const { memory, name } = await restoreWithAny(served, bytes, adapters);
   const { method, options } = memory;
-  const setup = { method, adapter: name, options };
+  const setup = { ...adapters, method, adapter: name, options };
   const session = services.sessions.draft(c.get("namespace"), served, setup, { kind: "explicit", id });
   session.memory = memory;
   try {
@@ -227,13 +228,13 @@ export async function importSession(c: Request, services: Services): Promise<Res
 async function restoreWithAny(
   served: ServedModel,
   bytes: Uint8Array,
-  adapter: string | undefined,
+  { adapter, span_adapter }: Pick<MemorySetup, "adapter" | "span_adapter">,
 ): Promise<{ memory: Memory; name: string | undefined }> {
   const names = adapter === undefined ? [undefined, ...served.adapters.map(({ name }) => name)] : [adapter];
   let mismatch: unknown;
   for (const name of names) {
     try {
-      const memory = await served.model.restoreMemory(bytes, { adapter: adapterDirectory(served, name) });
+      const memory = await served.model.restoreMemory(bytes, adapterFolders(served, { adapter: name, span_adapter }));
       return { memory, name };
     } catch (error) {
       if (!(error instanceof PrecisError) || error.code !== "SNAPSHOT_MISMATCH") throw error;

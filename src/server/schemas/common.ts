@@ -27,6 +27,7 @@ export const messages: z.ZodType<MessageParam[]> = z.array(message).min(1).max(4
 export const memorySetup: z.ZodType<MemorySetup> = z.strictObject({
   method: z.string().max(64).optional().describe("A memory method, see `precis methods`."),
   adapter: z.string().max(128).optional().describe("Name of an adapter, see GET /v1/models."),
+  span_adapter: z.string().max(128).optional().describe("A sentinel adapter, for ccm-concat or ccm-merge with spans."),
   options: z
     .record(z.string().max(64), z.union([z.number(), z.boolean(), z.string().max(256)]))
     .optional()

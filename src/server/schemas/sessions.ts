@@ -81,6 +81,7 @@ export interface ImportQuery {
   id?: string | undefined;
   model?: string | undefined;
   adapter?: string | undefined;
+  span_adapter?: string | undefined;
 }
 
 /** Its schema. */
@@ -88,4 +89,5 @@ export const importQuery: z.ZodType<ImportQuery> = z.object({
   id: sessionId.optional(),
   model: z.string().optional(),
   adapter: z.string().max(128).optional().describe("The adapter that it was made with; default: whichever fits."),
+  span_adapter: z.string().max(128).optional().describe("The sentinel adapter that it was made with beside that."),
 });

@@ -9,9 +9,9 @@ export interface SessionPoint {
 
 /** Names the memory that a history would have gone into. */
 export function chainKey(session: Pick<Session, "served" | "setup">, chain: string): string {
-  const { method, adapter, options = {} } = session.setup;
+  const { method, adapter, span_adapter: span, options = {} } = session.setup;
   const sorted = Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1));
-  return JSON.stringify([session.served.id, method, adapter, sorted, chain]);
+  return JSON.stringify([session.served.id, method, adapter, span, sorted, chain]);
 }
 
 /** Finds sessions. */

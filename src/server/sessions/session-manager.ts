@@ -3,7 +3,7 @@ import { PrecisError } from "../../errors.js";
 import type { JsonValue, Memory, SessionStore, SnapshotPrecision } from "../../index.js";
 import { ApiError } from "../api-error.js";
 import type { MemoryBudget } from "../memory-budget.js";
-import { adapterDirectory, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
+import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
 import { SessionFiles } from "./session-files.js";
@@ -35,6 +35,9 @@ export interface CommitOptions {
 }
 
 const PREFIXES: Readonly<Record<SessionKind, string>> = { explicit: "sess", chat: "chat", response: "conv" };
+
+/** What is wrong with a session alone, not with the store. */
+const DAMAGED: ReadonlySet<string> = new Set(["STORE_CORRUPT", "STORE_KEY_MISMATCH"]);
 
 /** Setups whose defaults are remembered. */
 const KNOWN_SETUPS = 256;
@@ -247,7 +250,12 @@ export class SessionManager {
 
   /** Adds a session of the store to an index; one of a model that is not served stays where it is. */
   async #read(index: SessionIndex, namespace: string, id: string): Promise<void> {
-    const found = await this.#files.record({ namespace, id });
+    const found = await this.#files.record({ namespace, id }).catch((error: unknown) => {
+      if (!(error instanceof PrecisError) || !DAMAGED.has(error.code)) throw error;
+      // One damaged session must not keep the others from being used.
+      this.#parts.log({ level: "error", event: "session-unreadable", session: id, reason: error.message });
+      return undefined;
+    });
     if (found === undefined) return;
     const served = this.#parts.models.all.find((candidate) => candidate.id === found.record.model);
     if (served === undefined) {
@@ -276,7 +284,7 @@ export class SessionManager {
 
   async #restore(served: ServedModel, setup: MemorySetup, bytes: Uint8Array): Promise<Memory> {
     try {
-      return await served.model.restoreMemory(bytes, { adapter: adapterDirectory(served, setup.adapter) });
+      return await served.model.restoreMemory(bytes, adapterFolders(served, setup));
     } catch (error) {
       if (!(error instanceof PrecisError) || !error.code.startsWith("SNAPSHOT_")) throw error;
       throw new ApiError(409, "session_unreadable", "This session was made with another model, or is damaged.", {

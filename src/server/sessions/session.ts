@@ -28,7 +28,7 @@ export interface SessionRecord {
   format: 1;
   kind: SessionKind;
   model: string;
-  setup: { method: string; adapter?: string | undefined; options: Record<string, unknown> };
+  setup: MemorySetup;
   created: number;
   used: number;
   parent?: string | undefined;
@@ -95,8 +95,8 @@ export class Session implements Resident {
   /** What the store keeps. */
   toRecord(): SessionRecord {
     const { kind, served, created, used, parent, metadata, nextSerial, states } = this;
-    const { method = "", adapter, options = {} } = this.setup;
-    const setup = { method, adapter, options: { ...options } };
+    const { method = "", options = {} } = this.setup;
+    const setup = { ...this.setup, method, options: { ...options } };
     return { format: 1, kind, model: served.id, setup, created, used, parent, metadata, nextSerial, states };
   }
 
