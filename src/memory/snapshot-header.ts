@@ -1,5 +1,6 @@
 /** @file Reading the header of a snapshot: every field checked, so that nothing odd reaches a live memory. */
 import { PrecisError } from "../errors.js";
+import { SNAPSHOT_PRECISIONS, type SnapshotPrecision } from "../codec/row-precision.js";
 import type { SlotKind } from "../cache/kv-row.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { resolveOptions, type FeedPurpose, type MemoryMethod, type OptionValues } from "./method.js";
@@ -18,9 +19,6 @@ export interface ModelIdentity {
   /** Digest of the adapter; "" without one. */
   adapter: string;
 }
-
-/** Element type of stored rows: exact, or half the size. */
-export type SnapshotPrecision = "fp32" | "fp16";
 
 /** What the chat template needs to continue a conversation. */
 export interface ConversationState {
@@ -132,7 +130,7 @@ export function readHeader(raw: Readonly<Record<string, unknown>>, vocabSize: nu
     if (!fits) throw malformed(field);
   };
   readIdentity(raw);
-  check("precision", header.precision === "fp32" || header.precision === "fp16");
+  check("precision", SNAPSHOT_PRECISIONS.includes(header.precision));
   check("slots", isCount(slots));
   check("positions", isListOf(positions, isCount) && positions.length === slots);
   check("kinds", isListOf(kinds, (kind) => KINDS.has(kind)) && kinds.length === slots);

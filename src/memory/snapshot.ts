@@ -1,8 +1,15 @@
 /** @file A memory as bytes and back: its rows, and everything needed to check that they belong to this model. */
 import { decodeContainer, encodeContainer } from "../codec/container.js";
+import {
+  decodeRows,
+  elementBytes,
+  encodeRows,
+  rowBytes,
+  SNAPSHOT_PRECISIONS,
+  type SnapshotPrecision,
+} from "../codec/row-precision.js";
 import { PrecisError } from "../errors.js";
 import { KvRow } from "../cache/kv-row.js";
-import { floatToHalf, toFloat32 } from "../tensor/dtype.js";
 import type { OptionValues } from "./method.js";
 import type { MemorySession, SessionState } from "./session.js";
 import {
@@ -11,10 +18,10 @@ import {
   type ConversationState,
   type ModelIdentity,
   type SnapshotHeader,
-  type SnapshotPrecision,
 } from "./snapshot-header.js";
 
-export type { ConversationState, ModelIdentity, SnapshotPrecision } from "./snapshot-header.js";
+export type { SnapshotPrecision } from "../codec/row-precision.js";
+export type { ConversationState, ModelIdentity } from "./snapshot-header.js";
 
 /** The session that a snapshot describes, for building it again. */
 export interface RestoredSession extends SessionState {
@@ -25,21 +32,18 @@ export interface RestoredSession extends SessionState {
   messages: ConversationState;
 }
 
-/** The largest half float; what lies beyond would become infinite. */
-const LARGEST_HALF = 65504;
-
-function encodeRows(rows: Float32Array, precision: SnapshotPrecision): Uint8Array {
-  if (precision === "fp32") return new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength);
-  const clamped = (value: number): number => Math.min(Math.max(value, -LARGEST_HALF), LARGEST_HALF);
-  return new Uint8Array(Uint16Array.from(rows, (value) => floatToHalf(clamped(value))).buffer);
-}
-
-/** The bytes of a session. `messages` is what the chat template needs to continue. */
+/** The bytes of a session. `messages` is what the chat template needs to continue; `compress` asks for entropy coding. */
 export function encodeSnapshot(
   session: MemorySession,
   identity: ModelIdentity,
-  extra: { tokenChain: string; messages: ConversationState; precision: SnapshotPrecision },
+  extra: { tokenChain: string; messages: ConversationState; precision: SnapshotPrecision; compress: boolean },
 ): Uint8Array {
+  if (!SNAPSHOT_PRECISIONS.includes(extra.precision)) {
+    throw new PrecisError("OPTION_INVALID", `There is no precision "${String(extra.precision)}".`, {
+      value: extra.precision,
+      nextStep: `Use one of ${SNAPSHOT_PRECISIONS.join(", ")}.`,
+    });
+  }
   const contents = session.row.export();
   const header: SnapshotHeader = {
     identity,
@@ -60,9 +64,12 @@ export function encodeSnapshot(
     messages: extra.messages,
   };
   const sections = new Map<string, Uint8Array>();
-  contents.keys.forEach((keys, layer) => sections.set(`keys.${layer}`, encodeRows(keys, extra.precision)));
-  contents.values.forEach((values, layer) => sections.set(`values.${layer}`, encodeRows(values, extra.precision)));
-  return encodeContainer({ header: { ...header }, sections });
+  const add = (name: string, rows: Float32Array): void =>
+    void sections.set(name, encodeRows(rows, extra.precision, session.row.shape.headDim));
+  contents.keys.forEach((keys, layer) => add(`keys.${layer}`, keys));
+  contents.values.forEach((values, layer) => add(`values.${layer}`, values));
+  const elementSize = extra.compress ? elementBytes(extra.precision) : undefined;
+  return encodeContainer({ header: { ...header }, sections }, { elementSize });
 }
 
 function refuseForeign(found: ModelIdentity, expected: ModelIdentity): void {
@@ -89,17 +96,16 @@ export function decodeSnapshot(
   refuseForeign(readIdentity(raw), expected);
   const header = readHeader(raw, vocabSize);
   const { precision, positions, kinds } = header;
-  const [dtype, size] = precision === "fp16" ? (["float16", 2] as const) : (["float32", 4] as const);
   const rows = (name: string): Float32Array => {
     const section = sections.get(name);
-    const expectedBytes = shape.kvHeads * positions.length * shape.headDim * size;
+    const expectedBytes = rowBytes(precision, shape.kvHeads * positions.length, shape.headDim);
     if (section?.byteLength !== expectedBytes) {
       throw new PrecisError(
         "SNAPSHOT_CORRUPT",
         `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
       );
     }
-    const values = toFloat32(section, dtype);
+    const values = decodeRows(section, precision, shape.headDim);
     if (values.every(Number.isFinite)) return values;
     throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN or infinities.`);
   };

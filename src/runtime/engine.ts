@@ -113,11 +113,12 @@ export class Engine {
         fork.session.spanAsker = spanPort && new SpanAsker(spanPort);
         return this.#register(fork);
       }),
-    snapshot: ({ memory, precision }) =>
+    snapshot: ({ memory, precision, compress }) =>
       this.#locked(memory, async ({ session, conversation, tokenChain }) =>
         encodeSnapshot(session, this.#loaded().identity(session.adapter, session.spanAdapter), {
           tokenChain,
           precision,
+          compress,
           messages: { messages: conversation.messages, started: conversation.started },
         }),
       ),

@@ -190,7 +190,7 @@ export interface EngineOperations {
   stats: [argument: { memory: number }, result: MemoryStats];
   rows: [argument: { memory: number }, result: MemoryRows];
   fork: [argument: { memory: number; spanPort?: MessagePort | undefined }, result: MemoryInfo];
-  snapshot: [argument: { memory: number; precision: SnapshotPrecision }, result: Uint8Array];
+  snapshot: [argument: { memory: number; precision: SnapshotPrecision; compress: boolean }, result: Uint8Array];
   restore: [
     argument: {
       memory: number | undefined;

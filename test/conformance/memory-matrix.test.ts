@@ -84,6 +84,26 @@ describe.each(TRIED_METHODS)("$label", ({ method, options, slots }) => {
     wanted.forEach((logit, i) => expect(Math.abs(close[i] - logit)).toBeLessThan(0.05));
   });
 
+  test("codes of 8 and 4 bits take a quarter and an eighth, and compression loses nothing", async () => {
+    const memory = await used();
+    const { bytes } = await memory.stats();
+    const wanted = await logitsOf(memory);
+    const exact = await memory.snapshot();
+    for (const [precision, share, near] of [
+      ["int8", 0.3, 0.03],
+      ["int4", 0.2, 0.4],
+    ] as const) {
+      const coded = await memory.snapshot({ precision });
+      expect(exact.length - coded.length).toBeGreaterThanOrEqual((1 - share) * bytes * 0.9);
+      const close = await logitsOf(await restore(fixture.model, coded));
+      const off = wanted.reduce((sum, logit, i) => sum + (close[i] - logit) ** 2, 0);
+      expect(Math.sqrt(off / wanted.reduce((sum, logit) => sum + logit ** 2, 0))).toBeLessThan(near);
+      const compressed = await memory.snapshot({ precision, compress: true });
+      expect(await logitsOf(await restore(fixture.model, compressed))).toEqual(close);
+    }
+    expect(await logitsOf(await restore(fixture.model, await memory.snapshot({ compress: true })))).toEqual(wanted);
+  });
+
   test("forks are independent", async () => {
     const memory = await used();
     const before = await logitsOf(memory);

@@ -1,0 +1,89 @@
+/** @file Rows in every precision: their sizes, how near they come back, and entropy coding that loses nothing. */
+
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+
+import { decodeContainer, encodeContainer } from "#precis/codec/container.js";
+import { decodeRows, encodeRows, rowBytes, SNAPSHOT_PRECISIONS } from "#precis/codec/row-precision.js";
+import { codeSection, decodeSection } from "#precis/codec/section-coding.js";
+import { normalGenerator } from "../reference/random-tensors.js";
+
+function random(seed: number, length: number): Float32Array {
+  return Float32Array.from({ length }, normalGenerator(seed));
+}
+
+const HEAD_DIMS = [1, 5, 64, 96];
+
+/** The relative root-mean-square error of rows after a round trip. */
+function lossOf(rows: Float32Array, precision: (typeof SNAPSHOT_PRECISIONS)[number], headDim: number): number {
+  const bytes = encodeRows(rows, precision, headDim);
+  expect(bytes).toHaveLength(rowBytes(precision, rows.length / headDim, headDim));
+  const back = decodeRows(bytes, precision, headDim);
+  const square = (values: Float32Array): number => values.reduce((sum, value) => sum + value * value, 0);
+  return Math.sqrt(square(rows.map((value, i) => value - back[i])) / square(rows));
+}
+
+describe("rows", () => {
+  test.each(HEAD_DIMS)("of %i elements come back as near as their precision says", (headDim) => {
+    const rows = random(3, 40 * headDim).map((value) => value * 4);
+    expect(lossOf(rows, "fp32", headDim)).toBe(0);
+    expect(lossOf(rows, "fp16", headDim)).toBeLessThan(5e-4);
+    expect(lossOf(rows, "int8", headDim)).toBeLessThan(0.01);
+    expect(lossOf(rows, "int4", headDim)).toBeLessThan(0.15);
+  });
+
+  test("with one channel much larger than the others lose none of the others' digits", () => {
+    const rows = random(5, 64 * 20).map((value, i) => (i % 64 === 3 ? 30 + value : value));
+    const bytes = encodeRows(rows, "int4", 64);
+    const back = decodeRows(bytes, "int4", 64);
+    const others = (values: Float32Array): Float32Array => values.filter((_, i) => i % 64 !== 3);
+    const error = others(rows).map((value, i) => (value - others(back)[i]) ** 2);
+    const power = others(rows).reduce((sum, value) => sum + value * value, 0);
+    // One scale for all as they are, 30 / 7, would round every other element to zero: an error of 1.
+    expect(error.reduce((sum, value) => sum + value, 0) / power).toBeLessThan(0.9);
+  });
+
+  test("take the bytes of their precision", () => {
+    expect(SNAPSHOT_PRECISIONS.map((precision) => rowBytes(precision, 10, 64))).toEqual([2560, 1280, 660, 340]);
+  });
+
+  test("of zeros, of none, and beyond half precision stay finite", () => {
+    for (const precision of ["fp16", "int8", "int4"] as const) {
+      expect([...decodeRows(encodeRows(new Float32Array(8), precision, 8), precision, 8)]).toEqual(Array(8).fill(0));
+      expect(decodeRows(encodeRows(new Float32Array(0), precision, 8), precision, 8)).toHaveLength(0);
+      const huge = Float32Array.of(1e30, -1e30, 0, 1);
+      expect(decodeRows(encodeRows(huge, precision, 4), precision, 4).every(Number.isFinite)).toBe(true);
+    }
+  });
+});
+
+describe("entropy coding", () => {
+  test("loses nothing, for any bytes and element size", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.constantFrom(1, 2, 4), fc.nat(9), (noise, size, repeat) => {
+        const bytes = Buffer.concat(Array.from({ length: repeat }, () => noise));
+        const coded = codeSection(bytes, size);
+        if (coded === undefined) return;
+        expect(coded.length).toBeLessThan(bytes.length);
+        expect(bytes.equals(decodeSection(coded, size, bytes.length)!)).toBe(true);
+        expect(decodeSection(coded, size, bytes.length + 1)).toBeUndefined();
+        expect(decodeSection(coded, size, bytes.length - 1)).toBeUndefined();
+        expect(decodeSection(coded.subarray(0, -1), size, bytes.length)).toBeUndefined();
+      }),
+    );
+  });
+
+  test("makes rows smaller in every precision, and leaves what would grow", () => {
+    for (const precision of SNAPSHOT_PRECISIONS) {
+      const rows = encodeRows(random(7, 64 * 2000), precision, 64);
+      const size = { fp32: 4, fp16: 2, int8: 1, int4: 1 }[precision];
+      const sections = new Map([
+        ["rows", rows],
+        ["short", Uint8Array.of(1, 2, 3)],
+      ]);
+      const encoded = encodeContainer({ header: {}, sections }, { elementSize: size });
+      expect(encoded.length).toBeLessThan(0.98 * rows.length);
+      expect(new Map(decodeContainer(encoded).sections)).toEqual(sections);
+    }
+  });
+});
