@@ -1,0 +1,100 @@
+/** @file Servers that tests start for themselves, where the system has them installed. */
+
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { createConnection, createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** Where a program is: in PATH or one of `folders`; undefined if it is not installed. */
+export function findProgram(name: string, folders: readonly string[] = []): string | undefined {
+  const searched = [...(process.env.PATH ?? "").split(delimiter), ...folders];
+  return searched.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+/** A server and how to end it; its data is removed. */
+export interface TestServer {
+  port: number;
+  stop(): Promise<void>;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+async function answers(port: number): Promise<boolean> {
+  const socket = createConnection({ port, host: "127.0.0.1" });
+  const connected = await Promise.race([
+    once(socket, "connect").then(() => true),
+    once(socket, "error").then(() => false),
+  ]).catch(() => false);
+  socket.destroy();
+  return connected;
+}
+
+async function started(child: ChildProcess, port: number, folder: string): Promise<TestServer> {
+  let output = "";
+  child.stdout?.on("data", (data: Buffer) => (output += data.toString()));
+  child.stderr?.on("data", (data: Buffer) => (output += data.toString()));
+  const stop = async (): Promise<void> => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.kill("SIGINT");
+      await once(child, "exit");
+    }
+    rmSync(folder, { recursive: true, force: true });
+  };
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if (child.exitCode !== null) break;
+    if (await answers(port)) return { port, stop };
+    await sleep(50);
+  }
+  await stop();
+  throw new Error(`The server did not start:\n${output}`);
+}
+
+/** Where Redis or Valkey is installed. */
+export const redisProgram: string | undefined = findProgram("redis-server") ?? findProgram("valkey-server");
+
+/** A Redis server of its own, which writes nothing to disk. */
+export async function startRedis(): Promise<TestServer> {
+  const port = await freePort();
+  const folder = mkdtempSync(join(tmpdir(), "precis-redis-"));
+  const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder];
+  return started(spawn(redisProgram!, options), port, folder);
+}
+
+const postgresHome = "/usr/lib/postgresql";
+const postgresFolders: string[] = existsSync(postgresHome)
+  ? readdirSync(postgresHome).map((version) => join(postgresHome, version, "bin"))
+  : [];
+
+/** Where PostgreSQL is installed; Debian keeps it out of PATH. */
+export const postgresProgram: string | undefined = findProgram("postgres", postgresFolders);
+
+/** A PostgreSQL server of its own, with a user and a database `postgres`, without a password. */
+export async function startPostgres(): Promise<TestServer> {
+  const port = await freePort();
+  const folder = mkdtempSync(join(tmpdir(), "precis-postgres-"));
+  // PostgreSQL refuses to run as root; its package brings a user for it.
+  const isRoot = process.getuid?.() === 0;
+  const user = isRoot ? userIds("postgres") : {};
+  if (isRoot) execFileSync("chown", ["postgres", folder]);
+  const initdb = findProgram("initdb", postgresFolders)!;
+  const data = join(folder, "data");
+  const setUp = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
+  execFileSync(initdb, setUp, { ...user, stdio: "pipe", cwd: folder });
+  const options = ["-D", data, "-p", `${port}`, "-c", "listen_addresses=127.0.0.1", "-c", `unix_socket_directories=`];
+  return started(spawn(postgresProgram!, options, { ...user, cwd: folder }), port, folder);
+}
+
+function userIds(name: string): { uid: number; gid: number } {
+  const id = (flag: string): number => Number(execFileSync("id", [flag, name], { encoding: "utf8" }));
+  return { uid: id("-u"), gid: id("-g") };
+}
