@@ -1,7 +1,7 @@
 /** @file What every route works with, and how it reads requests. */
 import type { Context } from "hono";
 import type { z } from "zod";
-import { ApiError, invalidRequest } from "./api-error.js";
+import { ApiError, describeFailure, invalidRequest } from "./api-error.js";
 import type { ServerMetrics } from "./metrics.js";
 import type { ModelPool } from "./models.js";
 import type { LogRecord, ServerLimits } from "./options.js";
@@ -76,4 +76,21 @@ export function clientSignal(c: Request): { signal: AbortSignal; leave: () => vo
   if (signal.aborted) leave();
   else signal.addEventListener("abort", leave, { once: true });
   return { signal: controller.signal, leave };
+}
+
+/** What happens when a streaming client leaves, or the stream fails. @param leave cancels the work */
+export function streamHooks(
+  { metrics, log }: Services,
+  leave: () => void,
+): { onLeave: () => void; onFailure: (error: unknown) => void } {
+  return {
+    onLeave: () => {
+      metrics.aborted();
+      leave();
+    },
+    onFailure: (error) => {
+      const level = describeFailure(error).status >= 500 ? "error" : "info";
+      log({ level, event: "stream-failed", reason: error instanceof Error ? error.message : String(error) });
+    },
+  };
 }

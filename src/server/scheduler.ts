@@ -63,6 +63,9 @@ export class Scheduler {
     await this.#admission({ ...job, signal });
     try {
       return await work(signal);
+    } catch (error) {
+      // Whoever cancelled has said why.
+      throw signal.aborted ? signal.reason : error;
     } finally {
       this.#budget.release(job.bytes);
       this.#running--;

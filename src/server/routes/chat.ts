@@ -1,7 +1,7 @@
 /** @file `/v1/chat/completions`: with a session, only the new turn; without, the whole conversation, of which only the new turn is read. */
 import type { FinishReason, GenerationEvent } from "../../index.js";
 import { invalidRequest } from "../api-error.js";
-import { clientSignal, readBody, type Request, type Services } from "../context.js";
+import { clientSignal, readBody, streamHooks, type Request, type Services } from "../context.js";
 import { splitTurn, toMessages } from "../messages.js";
 import { completeSetup, type ServedModel } from "../models.js";
 import { samplingOptions } from "../sampling.js";
@@ -56,12 +56,6 @@ async function streamChat(
   const events = turn.events[Symbol.asyncIterator]();
   // What fails before the first event still gets a status of its own.
   let next = await events.next();
-  const onFailure = (error: unknown): void =>
-    services.log({
-      level: "error",
-      event: "stream-failed",
-      reason: error instanceof Error ? error.message : String(error),
-    });
   return sseResponse(
     async (send) => {
       for (const chunk of writer.opening()) send(chunk);
@@ -74,13 +68,7 @@ async function streamChat(
       for (const chunk of writer.closing(outcome)) send(chunk);
       send("[DONE]");
     },
-    {
-      onLeave: () => {
-        services.metrics.aborted();
-        leave();
-      },
-      onFailure,
-    },
+    streamHooks(services, leave),
   );
 }
 

@@ -1,7 +1,7 @@
 /** @file `/v1/completions`: goes on with a text as it is, without a chat template. */
 import type { GenerationEvent } from "../../index.js";
 import { invalidRequest, notSupported } from "../api-error.js";
-import { clientSignal, readBody, type Request, type Services } from "../context.js";
+import { clientSignal, readBody, streamHooks, type Request, type Services } from "../context.js";
 import type { ServedModel } from "../models.js";
 import { samplingOptions } from "../sampling.js";
 import { completionRequest, type CompletionRequest, type TextInput } from "../schemas/completions.js";
@@ -108,13 +108,7 @@ async function stream(
       if (body.stream_options?.include_usage === true) send({ ...frame, choices: [], ...summary([outcome]) });
       send("[DONE]");
     },
-    {
-      onLeave: () => {
-        services.metrics.aborted();
-        leave();
-      },
-      onFailure: (error) => services.log({ level: "error", event: "stream-failed", reason: String(error) }),
-    },
+    streamHooks(services, leave),
   );
 }
 

@@ -1,7 +1,7 @@
 /** @file `/v1/responses`: an id names the memory that a response left, and the next one goes on from there. */
 import type { ChatMessage } from "../../index.js";
 import { ApiError, invalidRequest, notSupported } from "../api-error.js";
-import { clientSignal, readBody, type Request, type Services } from "../context.js";
+import { clientSignal, readBody, streamHooks, type Request, type Services } from "../context.js";
 import { splitTurn, toMessages } from "../messages.js";
 import { completeSetup, type ServedModel } from "../models.js";
 import { samplingOptions } from "../sampling.js";
@@ -50,13 +50,7 @@ export async function createResponse(c: Request, services: Services): Promise<Re
         services.metrics.turn(outcome, tokenCounts(outcome, true).cached);
         writer.close(send, outcome);
       },
-      {
-        onLeave: () => {
-          services.metrics.aborted();
-          leave();
-        },
-        onFailure: (error) => services.log({ level: "error", event: "stream-failed", reason: String(error) }),
-      },
+      streamHooks(services, leave),
     );
   }
   while (next.done !== true) next = await events.next();

@@ -15,7 +15,7 @@ import {
   type AppendRequest,
 } from "../schemas/sessions.js";
 import { afterMessages, afterText } from "../sessions/chain.js";
-import { stepMissing } from "../sessions/session-manager.js";
+import { stepMissing } from "../sessions/refusals.js";
 import { freshId, type Session } from "../sessions/session.js";
 import { countTokens } from "../turns.js";
 import { memoryUsage } from "../usage.js";
@@ -61,7 +61,7 @@ export async function createSession(c: Request, services: Services): Promise<Res
   const session = services.sessions.draft(c.get("namespace"), served, setup, { kind: "explicit", id });
   session.metadata = metadata;
   await services.sessions.register(session);
-  await services.sessions.save(session);
+  await session.lock.run(() => services.sessions.save(session));
   return c.json(sessionView(session), 201);
 }
 
@@ -137,7 +137,7 @@ export async function forkSession(c: Request, services: Services): Promise<Respo
   fork.parent = session.id;
   await services.sessions.register(fork);
   if (state === undefined) {
-    await services.sessions.save(fork);
+    await fork.lock.run(() => services.sessions.save(fork));
     return c.json(sessionView(fork), 201);
   }
   await adopt(fork, { services, chain: state.chain, signal });

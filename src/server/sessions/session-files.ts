@@ -1,6 +1,7 @@
 /** @file Sessions in a store: a record under the session's id, and a snapshot under `id.serial` for each state. */
 import { PrecisError } from "../../errors.js";
 import { updateSession, type JsonValue, type SessionKey, type SessionStore } from "../../index.js";
+import { ApiError } from "../api-error.js";
 import type { Session, SessionRecord, SessionState } from "./session.js";
 
 const NO_BYTES = new Uint8Array(0);
@@ -45,12 +46,17 @@ export class SessionFiles {
     throw new PrecisError("STORE_CORRUPT", `What is stored under "${key.id}" is no session of this server.`);
   }
 
-  /** The snapshot of a state. @throws STORE_CORRUPT where it is missing */
+  /** The snapshot of a state. @throws ApiError 409 if it was discarded meanwhile; STORE_CORRUPT where it is missing */
   async snapshot(session: Session, state: SessionState): Promise<Uint8Array> {
     const unsaved = session.unsaved.get(state.serial);
     if (unsaved !== undefined) return unsaved;
     const found = await this.#store.get(keyOf(session, state));
     if (found !== undefined) return found.bytes;
+    if (session.deleted || !session.states.includes(state)) {
+      throw new ApiError(409, "state_gone", "The state that this was to go on from was given up just now.", {
+        nextStep: "Send the request again.",
+      });
+    }
     throw new PrecisError("STORE_CORRUPT", `The snapshot of session "${session.id}" is missing from the store.`);
   }
 

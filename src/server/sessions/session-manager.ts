@@ -6,6 +6,7 @@ import type { MemoryBudget } from "../memory-budget.js";
 import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
+import { refuseDeleted, stepMissing } from "./refusals.js";
 import { SessionFiles } from "./session-files.js";
 import { SessionIndex, type SessionPoint } from "./session-index.js";
 import { freshId, nowSeconds, Session, type SessionKind, type SessionState } from "./session.js";
@@ -129,7 +130,11 @@ export class SessionManager {
       }
     } else {
       const idle = others.filter(({ lock, claimed }) => !lock.held && !claimed).sort((a, b) => a.used - b.used);
-      for (const old of idle.slice(0, Math.max(0, others.length + 1 - automaticSessions))) await this.#remove(old);
+      for (const old of idle.slice(0, Math.max(0, others.length + 1 - automaticSessions))) {
+        // Nobody can name it, so it may vanish before its files do.
+        await this.#forget(old);
+        await this.#files.delete(old);
+      }
     }
     index.add(session);
   }
@@ -146,7 +151,7 @@ export class SessionManager {
     const { scheduler, limits } = this.#parts;
     return session.lock.run(
       async () => {
-        if (session.deleted) throw new ApiError(404, "session_not_found", `Session "${session.id}" was deleted.`);
+        refuseDeleted(session);
         const restored = session.memory === undefined ? session.stats.bytes : 0;
         const job = { key: session.namespace, bytes: bytes + restored, signal };
         return scheduler.run(job, async (combined) => {
@@ -187,6 +192,7 @@ export class SessionManager {
 
   /** Goes back to an earlier state; what came after it is forgotten. */
   async rewind(session: Session, step: number): Promise<void> {
+    refuseDeleted(session);
     const state = session.states.find(({ stats }) => stats.steps === step);
     if (state === undefined && step !== 0) throw stepMissing(session, step);
     const later = session.states.filter(({ stats }) => stats.steps > step);
@@ -200,6 +206,7 @@ export class SessionManager {
 
   /** Forgets a response, and keeps the state that it ended in for those that follow. */
   async forgetResponse(session: Session, state: SessionState): Promise<void> {
+    refuseDeleted(session);
     const index = await this.index(session.namespace);
     index.removeState({ session, state });
     const { response: _, ...rest } = state;
@@ -232,7 +239,14 @@ export class SessionManager {
 
   /** Deletes a session when nobody uses it. */
   async delete(session: Session, signal?: AbortSignal): Promise<void> {
-    await session.lock.run(() => this.#remove(session), { signal });
+    await session.lock.run(
+      async () => {
+        refuseDeleted(session);
+        await this.#files.delete(session);
+        await this.#forget(session);
+      },
+      { signal },
+    );
   }
 
   /** Saves what could not be saved before; to be called when no work is left. */
@@ -326,23 +340,9 @@ export class SessionManager {
     }
   }
 
-  async #remove(session: Session): Promise<void> {
-    await this.#files.delete(session);
-    await this.#forget(session);
-  }
-
   async #forget(session: Session): Promise<void> {
     (await this.index(session.namespace)).remove(session);
     session.deleted = true;
     await this.abandon(session);
   }
-}
-
-/** The 409 of a step that nobody kept. */
-export function stepMissing(session: Session, step: number): ApiError {
-  const kept = session.states.map(({ stats }) => stats.steps).join(", ");
-  return new ApiError(409, "step_not_kept", `Session "${session.id}" cannot go back to step ${step}.`, {
-    param: "step",
-    nextStep: `Steps that can be gone back to: 0${kept === "" ? "" : `, ${kept}`}.`,
-  });
 }
