@@ -30,6 +30,7 @@ export { EncryptedStore, type EncryptionOptions } from "./stores/encrypted-store
 export { FileStore } from "./stores/file-store.js";
 export { LmdbStore } from "./stores/lmdb-store.js";
 export { MemoryStore } from "./stores/memory-store.js";
+export { PostgresStore } from "./stores/postgres-store.js";
 export { RedisStore } from "./stores/redis-store.js";
 export { namespaceOf } from "./stores/session-key.js";
 export type {
