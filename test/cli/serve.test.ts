@@ -77,6 +77,20 @@ describe("sessions", () => {
     await third.finished;
   });
 
+  test("live in LMDB just as well", async () => {
+    const store = ["--store", `lmdb:${folder("lmdb")}`];
+    const first = await serve(store);
+    await first.call("/v1/sessions", { id: "alice" });
+    const wanted = answerOf(await first.call(CHAT, turn("One")));
+    expect(wanted).toBeTypeOf("string");
+    first.child.kill("SIGINT");
+    expect((await first.finished).code).toBe(0);
+    const second = await serve(store);
+    expect(await second.call("/v1/sessions/alice")).toMatchObject({ step: 1 });
+    second.child.kill("SIGINT");
+    await second.finished;
+  });
+
   test("are encrypted with a key of the environment", async () => {
     const env = { PRECIS_STORE_KEY: "ab".repeat(32) };
     const server = await serve(["--store", folder("secret")], env);

@@ -84,7 +84,7 @@ export function serveCommand(): Command {
     .option("--host <host>", "address to listen on; others than this machine's need API keys", "127.0.0.1")
     .option("--port <number>", "0 takes any free one", wholeNumber(0), 8080)
     .option("--keys <file>", "API keys; PRECIS_API_KEY names one without a file")
-    .option("--store <store>", `a folder, lmdb:FOLDER, or none (default: ${defaultStoreFolder()})`)
+    .option("--store <store>", `a folder, lmdb:FOLDER, redis://…, or none (default: ${defaultStoreFolder()})`)
     .addOption(
       new Option("--precision <type>", "of saved sessions; fp16 takes half the space and changes answers a little")
         .choices(["fp32", "fp16"])

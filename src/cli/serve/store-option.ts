@@ -1,7 +1,7 @@
 /** @file `--store`: where the server keeps sessions. */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { EncryptedStore, FileStore, LmdbStore, MemoryStore, type SessionStore } from "../../index.js";
+import { EncryptedStore, FileStore, LmdbStore, MemoryStore, RedisStore, type SessionStore } from "../../index.js";
 
 /** The folder of sessions unless told otherwise: `$XDG_DATA_HOME/precis/sessions`, else that of `~/.local/share`. */
 export function defaultStoreFolder(): string {
@@ -16,16 +16,21 @@ export interface ChosenStore {
 }
 
 /**
- * Opens `none` (sessions end with the server), `lmdb:FOLDER`, or a folder of files. With `PRECIS_STORE_KEY` in the
+ * Opens `none` (sessions end with the server), `lmdb:FOLDER`, `redis://…` or `rediss://…`, or a folder of files. With `PRECIS_STORE_KEY` in the
  * environment, what is stored is encrypted with it.
- * @throws STORE_UNAVAILABLE, OPTION_INVALID for a key of the wrong size
+ * @throws STORE_UNAVAILABLE, DEPENDENCY_MISSING, OPTION_INVALID for a key of the wrong size
  */
 export async function openStore(text: string = defaultStoreFolder()): Promise<ChosenStore> {
   if (text === "none") return { store: new MemoryStore(), description: "in this process only" };
-  const isLmdb = text.startsWith("lmdb:");
-  const folder = isLmdb ? text.slice("lmdb:".length) : text;
-  const plain = isLmdb ? await LmdbStore.open(folder) : new FileStore(folder);
+  const plain = await openPlain(text);
+  // What is shown and logged must not have the password.
+  const description = text.replace(/\/\/[^@/]*@/, "//");
   const { PRECIS_STORE_KEY: key } = process.env;
-  if (key === undefined || key === "") return { store: plain, description: text };
-  return { store: new EncryptedStore(plain, { key }), description: `${text}, encrypted` };
+  if (key === undefined || key === "") return { store: plain, description };
+  return { store: new EncryptedStore(plain, { key }), description: `${description}, encrypted` };
+}
+
+async function openPlain(text: string): Promise<SessionStore> {
+  if (/^rediss?:\/\//.test(text)) return RedisStore.open(text);
+  return text.startsWith("lmdb:") ? LmdbStore.open(text.slice("lmdb:".length)) : new FileStore(text);
 }
