@@ -53,16 +53,31 @@ function differenceTable(result: EvaluationResult): string[] {
   ];
 }
 
-/** How much of what local attention loses against full attention the others save. */
+/** Whether local attention loses anything against full attention beyond chance, for each share. */
+function localLoses({ methods }: EvaluationResult): boolean[] {
+  const local = methods.find(({ method, controlOf }) => method === "local" && controlOf === undefined);
+  const full = methods.find(({ method, controlOf }) => method === "full" && controlOf === undefined);
+  return (local?.points ?? []).map(({ differences }) => {
+    const loss = differences[full?.label ?? ""]?.perplexity;
+    return loss !== undefined && loss.low > 0;
+  });
+}
+
+/** How much of what local attention loses against full attention the others save, where it does lose. */
 function savedTable(result: EvaluationResult): string[] {
+  const loses = localLoses(result);
   const others = result.methods.filter(({ method }) => method !== "full" && method !== "local");
   const rows = others.map((method) =>
-    row(labelOf(method), method, ({ gapClosed: { perplexity } }) =>
-      perplexity === undefined ? NOTHING : formatShare(perplexity),
-    ),
+    row(labelOf(method), method, (point) => {
+      const { perplexity } = point.gapClosed;
+      return perplexity === undefined || loses[method.points.indexOf(point)] !== true
+        ? NOTHING
+        : formatShare(perplexity);
+    }),
   );
   if (rows.every((cells) => cells.slice(1).every((text) => text === NOTHING))) return [];
   const about =
-    "**Share of local attention's loss that is saved**: 0% is as bad as local attention, 100% as good as full attention";
+    "**Share of local attention's loss that is saved**, where it loses anything beyond chance: 0% is as bad as local " +
+    "attention, 100% as good as full attention";
   return [`${about}\n\n${table(headings("method", result), rows)}`];
 }
