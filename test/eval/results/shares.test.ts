@@ -43,12 +43,20 @@ test("perplexity, what is left, paired differences and the share of the loss tha
     replicates: 50,
   });
   const stored = { format: 1 as const, setting, model: "m", dtype: "fp32", adapters: {}, result };
-  const page = settingMarkdown(stored, "results");
   const [sentinel = expect.fail(), local] = result.methods;
+  const pageWhereLocalLoses = (low: number): string => {
+    for (const { differences } of local.points) differences["full"] = { perplexity: { value: 1, low, high: 2 } };
+    return settingMarkdown(stored, "results");
+  };
+  const page = pageWhereLocalLoses(0.1);
+  // A share of no loss would be a share of noise.
+  const without = pageWhereLocalLoses(-0.1);
   for (const point of sentinel.points) {
     const paired = point.differences["local"].perplexity ?? expect.fail();
     expect(page).toContain(formatEstimate("perplexity", paired));
-    expect(page).toContain(formatShare(point.gapClosed.perplexity ?? expect.fail()));
+    const share = formatShare(point.gapClosed.perplexity ?? expect.fail());
+    expect(page).toContain(share);
+    expect(without).not.toContain(share);
   }
   const bytes = local.points[1].memory.bytes / 1000;
   expect(page).toContain(`| 26 (${bytes.toFixed(bytes < 10 ? 2 : 1)} kB), at most`);
