@@ -7,6 +7,7 @@ import { ChatPieces } from "./chat-pieces.js";
 import { SETTINGS, type Episode, type Setting } from "./episode.js";
 import { SeededRandom } from "./random.js";
 import { DRAWS, type Draw, type EpisodeLimits } from "./settings/draws.js";
+import { materialOf, type Material } from "./settings/material.js";
 import { listSources, loadSource, type LoadedSource } from "./sources.js";
 
 /** What to sample from, and how. */
@@ -48,7 +49,11 @@ export const DEFAULT_LIMITS: EpisodeLimits = {
   maxStepTokens: 128,
   streamStepTokens: 64,
   randomLabels: 0.5,
+  inventedTasks: 0,
 };
+
+/** Fewest origins of texts that tasks can be invented from. */
+const LEAST_MATERIAL = 2;
 
 /** Draws tried for one episode before giving up. */
 const MOST_DRAWS = 500;
@@ -63,14 +68,21 @@ export class EpisodeSampler {
   readonly #sources: SourcesOf;
   readonly #weights: readonly number[];
   readonly #blockTokens: number | undefined;
+  readonly #material: readonly Material[];
 
-  private constructor(options: SampleOptions, sources: SourcesOf, weights: readonly number[]) {
+  private constructor(
+    options: SampleOptions,
+    sources: SourcesOf,
+    weights: readonly number[],
+    material: readonly Material[],
+  ) {
     this.#pieces = new ChatPieces(options.tokenizer, options.template);
     this.#limits = limitsOf(options);
     this.#seed = `${options.seed ?? 0}/${options.split ?? "train"}`;
     this.#sources = sources;
     this.#weights = weights;
     this.#blockTokens = options.blockTokens;
+    this.#material = material;
   }
 
   /**
@@ -81,11 +93,12 @@ export class EpisodeSampler {
     limitsOf(options);
     const { dataDir, split = "train", weights = DEFAULT_MIXTURE, signal } = options;
     const wanted = SETTINGS.filter((setting) => (weights[setting] ?? 0) > 0);
+    const invents = (options.inventedTasks ?? 0) > 0 && wanted.includes("icl");
     const loaded: LoadedSource[] = [];
     for (const source of await listSources(dataDir, options)) {
       throwIfAborted(signal, "Reading the data");
       // Tasks on the list of held-out ones are not even read.
-      if (!wanted.includes(source.setting) || source.split === "test") continue;
+      if (!(invents || wanted.includes(source.setting)) || source.split === "test") continue;
       const part = await loadSource(source, split);
       if (part.records.length > 0) loaded.push(part);
     }
@@ -103,7 +116,14 @@ export class EpisodeSampler {
       );
     }
     const present = SETTINGS.map((setting) => (sources[setting] === undefined ? 0 : (weights[setting] ?? 0)));
-    return new EpisodeSampler(options, sources as SourcesOf, present);
+    const material = invents ? materialOf(loaded) : [];
+    if (invents && material.length < LEAST_MATERIAL) {
+      throw new PrecisError("OPTION_INVALID", "There is too little text to invent tasks from.", {
+        value: dataDir,
+        nextStep: "Add dialogues, tasks or long texts to the data, or leave invented tasks out.",
+      });
+    }
+    return new EpisodeSampler(options, sources as SourcesOf, present, material);
   }
 
   /** Names and sizes of what is sampled from. */
@@ -122,7 +142,8 @@ export class EpisodeSampler {
     const sources = this.#sources[setting] as readonly LoadedSource[];
     const shares = sources.map((source) => shareOf(source));
     const draw = DRAWS[setting] as Draw<Setting>;
-    const context = { pieces: this.#pieces, limits: this.#limits, random, blockTokens: this.#blockTokens };
+    const shared = { pieces: this.#pieces, limits: this.#limits, material: this.#material };
+    const context = { ...shared, random, blockTokens: this.#blockTokens };
     for (let tries = 0; tries < MOST_DRAWS; tries++) {
       const { name, records } = sources[random.weighted(shares)] as LoadedSource;
       const episode = draw(context, name, records);
@@ -143,13 +164,14 @@ function shareOf({ setting, records }: LoadedSource): number {
 function limitsOf(options: SampleOptions): EpisodeLimits {
   const limits = { ...DEFAULT_LIMITS };
   for (const name of Object.keys(limits) as (keyof EpisodeLimits)[]) limits[name] = options[name] ?? limits[name];
-  const { randomLabels, ...counts } = limits;
+  const { randomLabels, inventedTasks, ...counts } = limits;
   for (const [name, value] of Object.entries(counts)) {
     if (Number.isInteger(value) && value >= 1) continue;
     throw new PrecisError("OPTION_INVALID", `${name} must be a whole number from 1 on and is ${value}.`, { value });
   }
-  if (!(randomLabels >= 0 && randomLabels <= 1)) {
-    throw new PrecisError("OPTION_INVALID", `randomLabels must be from 0 to 1 and is ${randomLabels}.`);
+  for (const [name, value] of Object.entries({ randomLabels, inventedTasks })) {
+    if (value >= 0 && value <= 1) continue;
+    throw new PrecisError("OPTION_INVALID", `${name} must be from 0 to 1 and is ${value}.`, { value });
   }
   return limits;
 }

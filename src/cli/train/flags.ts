@@ -16,6 +16,8 @@ export interface TrainFlags {
   output: string;
   mix?: string;
   only?: string[];
+  randomLabels: number;
+  inventedTasks: number;
   compTokens: number;
   recursive: boolean;
   sink: boolean;
@@ -119,6 +121,13 @@ export function addTrainOptions(command: Command): Command {
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
+    .option("--random-labels <share>", "tasks: share of samples whose labels are random words", share, 0.5)
+    .option(
+      "--invented-tasks <share>",
+      "tasks: share of samples whose task is made up from the texts of all data, so that nothing can be learned by heart",
+      share,
+      0,
+    )
     .option("--comp-tokens <n>", "COMP tokens of a time step, or its pooled slots or summary vectors", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
     .option("--sink", "keep the beginning-of-text token visible", false)

@@ -59,6 +59,8 @@ export async function planRun(
     maxTokens: textRoom(flags, training),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
+    randomLabels: flags.randomLabels,
+    inventedTasks: flags.inventedTasks,
     signal,
   };
   const sampler = await EpisodeSampler.open(sample);

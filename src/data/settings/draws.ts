@@ -5,6 +5,8 @@ import type { SeededRandom } from "../random.js";
 import type { RecordOf } from "../records.js";
 import { conversationEpisode } from "./conversation.js";
 import { demonstrationEpisode } from "./demonstrations.js";
+import { inventTask } from "./invented-tasks.js";
+import type { Material } from "./material.js";
 import { drawTaskExamples } from "./task-examples.js";
 import { streamEpisode, textBlock } from "./stream.js";
 
@@ -20,6 +22,8 @@ export interface EpisodeLimits {
   streamStepTokens: number;
   /** Share of classification episodes whose labels are replaced by random words. */
   randomLabels: number;
+  /** Share of the episodes of tasks whose task is invented; see `inventTask`. */
+  inventedTasks: number;
 }
 
 /** What a draw works with. */
@@ -29,6 +33,8 @@ export interface DrawContext {
   random: SeededRandom;
   /** Take texts as plain blocks of this many tokens, without steps. */
   blockTokens?: number | undefined;
+  /** What tasks are invented from. */
+  material: readonly Material[];
 }
 
 /** Makes an episode of a source's records, or nothing if the draw does not fit. */
@@ -40,6 +46,9 @@ export type Draw<Kind extends Setting> = (
 
 /** Characters that a token has at least, nearly always: what is longer is not worth tokenizing. */
 const CHARACTERS_PER_TOKEN = 8;
+
+/** The source of episodes whose task is invented. */
+export const INVENTED = "invented";
 
 function isTooLong({ maxTokens, maxStepTokens }: EpisodeLimits, episode: Episode): boolean {
   return episodeLength(episode) > maxTokens || episode.steps.some((step) => step.length > maxStepTokens);
@@ -76,10 +85,14 @@ function fitted(limits: EpisodeLimits, episode: Episode): Episode | undefined {
   return fits ? { ...episode, steps } : undefined;
 }
 
-const drawTask: Draw<"icl"> = ({ pieces, limits, random }, source, records) => {
+const drawTask: Draw<"icl"> = ({ pieces, limits, random, material }, name, records) => {
+  const isInvented = limits.inventedTasks > 0 && random.chance(limits.inventedTasks);
+  const source = isInvented ? INVENTED : name;
   const count = random.between(limits.minSteps, limits.maxSteps);
   const longest = limits.maxStepTokens * CHARACTERS_PER_TOKEN;
-  const drawn = drawTaskExamples(records, count, limits.randomLabels, random);
+  const drawn = isInvented
+    ? inventTask(material, count, random)
+    : drawTaskExamples(records, count, limits.randomLabels, random);
   if (drawn === undefined || drawn.question.input.length > longest) return undefined;
   const demonstrations = drawn.demonstrations.filter(({ input }) => input.length <= longest);
   const about = { id: `${source}/${drawn.id}+${count}`, source, setting: "icl" as const };
