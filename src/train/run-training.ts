@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { PrecisError } from "../errors.js";
 import type { PlannedBatch } from "./batches.js";
 import { RunDirectory, type Checkpoint, type MetricsLine } from "./run-directory.js";
-import { learningRateAt, type ScheduleOptions } from "./schedule.js";
+import { learningRateAt, progressAt, type ScheduleOptions } from "./schedule.js";
 import { Trainer, type TrainerParts, type TrainerState } from "./trainer.js";
 
 /** Everything that decides a run; `Batch` is what the gradient pass takes. */
@@ -114,6 +114,10 @@ function diverged(step: number, loss: number, gradientNorm: number): PrecisError
   });
 }
 
+function isFinished<Batch>({ schedule }: TrainingRun<Batch>, step: number, seconds: number): boolean {
+  return progressAt(step, seconds, schedule) >= 1;
+}
+
 /** Takes the steps that are left, or as many as time allows; `progress` and `metrics` are kept up to date. */
 async function takeSteps<Batch>(
   run: TrainingRun<Batch>,
@@ -129,8 +133,8 @@ async function takeSteps<Batch>(
   const elapsed = (): number => (Date.now() - startedAt) / 1000;
   const stopped = (): boolean =>
     run.signal?.aborted === true || (run.timeLimit !== undefined && elapsed() >= run.timeLimit);
-  while (trainer.step < run.schedule.steps && !stopped()) {
-    const learningRate = learningRateAt(trainer.step, run.schedule);
+  while (!isFinished(run, trainer.step, progress.seconds) && !stopped()) {
+    const learningRate = learningRateAt(trainer.step, run.schedule, progress.seconds);
     const micro = [];
     for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
     const { loss, gradientNorm, labels, distillLoss } = await trainer.takeStep(micro, learningRate);
@@ -149,7 +153,7 @@ async function takeSteps<Batch>(
       seconds: progress.seconds,
       tokensPerSecond: (progress.tokens - before.tokens) / elapsed(),
     };
-    const last = trainer.step === run.schedule.steps;
+    const last = isFinished(run, trainer.step, progress.seconds);
     if (trainer.step % run.evalEvery === 0 || last) line.evalLoss = await evaluate(trainer, held);
     metrics.push(line);
     await directory.log(line);
@@ -184,7 +188,7 @@ export async function runTraining<Batch>(run: TrainingRun<Batch>): Promise<Train
   }
   await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
   return {
-    finished: trainer.step >= run.schedule.steps,
+    finished: isFinished(run, trainer.step, progress.seconds),
     step: trainer.step,
     metrics,
     adapterDirectory: adapterDirectory(run.output),

@@ -129,6 +129,16 @@ test("stopped by the time limit, run by run, until it is done", async () => {
   expectSameAsWhole(run.output, result);
 });
 
+test("a run of a given duration ends by the clock, evaluated and saved, and stays ended", async () => {
+  const run = plan();
+  const timed = { ...run, schedule: { ...run.schedule, duration: 1e-3 } };
+  const result = await runTraining(timed);
+  expect(result).toMatchObject({ finished: true, step: 1 });
+  expect(result.metrics[0]?.evalLoss).toBeGreaterThan(0);
+  expect(adapterOf(run.output)[0]).toContain('"method": "ccm-merge"');
+  expect(await runTraining(timed)).toMatchObject({ finished: true, step: 1 });
+});
+
 test("killed between two saves: what was lost is done again, the same", async () => {
   const run = plan();
   const copy = join(tiny.scratch, "killed");

@@ -35,6 +35,7 @@ export interface TrainFlags {
   targets: string;
   initAdapter?: string;
   steps: number;
+  duration?: number;
   rows: number;
   rowLength: number;
   segmentLength: number;
@@ -157,6 +158,11 @@ export function addTrainOptions(command: Command): Command {
     .option("--targets <names>", "projections that get a LoRA; qkvo, mlp and all stand for several", "qkvo")
     .option("--init-adapter <dir>", "start from this adapter instead of fresh values; it must have the same shape")
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
+    .option(
+      "--duration <seconds>",
+      "train for this long in place of --steps; the learning rate follows the time",
+      positive,
+    )
     .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
     .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
     .option("--segment-length <n>", "autocompressor, rmt: most tokens of a step, and of the input", wholeNumber, 128)
