@@ -110,7 +110,7 @@ function adapterDirectory(output: string): string {
 /** An error in place of saving numbers that cannot be trained further. */
 function diverged(step: number, loss: number, gradientNorm: number): PrecisError {
   return new PrecisError("ENGINE_FAILED", `Step ${step} has loss ${loss} and gradient norm ${gradientNorm}.`, {
-    nextStep: "The last saved state is kept; use a lower learning rate, or another device.",
+    nextStep: "The last saved state is kept; use a lower learning rate, full precision, or another device.",
   });
 }
 
@@ -137,19 +137,21 @@ async function takeSteps<Batch>(
     const learningRate = learningRateAt(trainer.step, run.schedule, progress.seconds);
     const micro = [];
     for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
-    const { loss, gradientNorm, labels, distillLoss } = await trainer.takeStep(micro, learningRate);
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) throw diverged(trainer.step, loss, gradientNorm);
+    const { loss, gradientNorm, ...rest } = await trainer.takeStep(micro, learningRate);
+    const learned = rest.skipped !== true;
+    if (!Number.isFinite(loss) || (learned && !Number.isFinite(gradientNorm))) {
+      throw diverged(trainer.step, loss, gradientNorm);
+    }
     progress.batches += run.accumulation;
     progress.tokens += micro.reduce((sum, batch) => sum + run.tokensOf(batch), 0);
     progress.seconds = before.seconds + elapsed();
     const line: MetricsLine = {
       step: trainer.step,
       loss,
-      ...(distillLoss === undefined ? {} : { distillLoss }),
-      gradientNorm,
+      ...rest,
+      ...(learned ? { gradientNorm } : {}),
       learningRate,
       tokens: progress.tokens,
-      labels,
       seconds: progress.seconds,
       tokensPerSecond: (progress.tokens - before.tokens) / elapsed(),
     };

@@ -13,7 +13,9 @@ function progressLine(line: MetricsLine, { steps, duration }: TrainFlags): strin
   const minutes = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
   const distance = line.distillLoss === undefined ? "" : `  KL ${line.distillLoss.toFixed(4)}`;
   const evaluated = line.evalLoss === undefined ? "" : `  held-out ${line.evalLoss.toFixed(4)}`;
-  return `step ${line.step}${duration === undefined ? `/${steps}` : ""}  loss ${line.loss.toFixed(4)}${distance}${evaluated}  |g| ${line.gradientNorm.toFixed(2)}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
+  const length = line.gradientNorm?.toFixed(2) ?? `skipped (out of range with a loss scale of ${line.lossScale})`;
+  const step = duration === undefined ? `${line.step}/${steps}` : `${line.step}`;
+  return `step ${step}  loss ${line.loss.toFixed(4)}${distance}${evaluated}  |g| ${length}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
 }
 
 async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {

@@ -6,6 +6,7 @@ import { DEVICES, type Device } from "../../runtime/device.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import { STREAM_RELEASES, type StreamRelease } from "../../memory/methods/stream-compression.js";
 import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
+import { PRECISIONS } from "../../train/loss-scale.js";
 import { EMBEDDED_MODELS } from "../../weights/hub.js";
 
 /** Options as commander gives them. */
@@ -61,6 +62,7 @@ export interface TrainFlags {
   timeLimit?: number;
   includeResearchOnly: boolean;
   recompute: boolean;
+  precision: (typeof PRECISIONS)[number];
   json: boolean;
 }
 
@@ -208,6 +210,14 @@ export function addTrainOptions(command: Command): Command {
     )
     .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
     .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
+    .addOption(
+      new Option(
+        "--precision <type>",
+        "fp32; or fp16: matrix products in half floats, what is learned in fp32; auto is fp32",
+      )
+        .choices([...PRECISIONS])
+        .default("auto"),
+    )
     .option("--threads <n>", "CPU threads", wholeNumber)
     .option("--time-limit <seconds>", "save and stop after this long", number)
     .option("--include-research-only", "also data whose licence forbids commercial use", false)
