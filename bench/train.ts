@@ -18,7 +18,8 @@ const HELP = `Usage: npm run bench:train -- [options]
   --labels SCOPE     what is predicted: all text (default) or the answer only
   --rank N           LoRA rank on q, k, v and o (default 16)
   --comp-tokens N    COMP tokens of a time step (default 4)
-  --precision P      fp32 (default), fp16, or both: measured in turn, and shown side by side
+  --precision P      fp32 (default), fp16, or both: measured in turn and shown side by side; the peak memory of the
+                     second is then that of both
   --recompute        compute layers again in the backward pass instead of keeping them
   --model DIR        frozen model (default: the embedded one)
   --threads N        CPU threads (default: as many as cores)
@@ -136,14 +137,13 @@ function formatReport(report: TrainingReport): string {
 /** Runs of several precisions in one table. */
 function formatComparison(reports: readonly TrainingReport[]): string {
   const [first] = reports;
-  const columns = ["precision", "tokens/s", "ms a step", "gain", "loss", "peak MB"];
-  const rows = reports.map(({ settings, tokensPerSecond, steps, loss, peakMemoryMB }) => [
+  const columns = ["precision", "tokens/s", "ms a step", "gain", "loss"];
+  const rows = reports.map(({ settings, tokensPerSecond, steps, loss }) => [
     settings.precision,
     tokensPerSecond.median.toFixed(0),
     median(steps).toFixed(1),
     `${(tokensPerSecond.median / (first as TrainingReport).tokensPerSecond.median).toFixed(2)}x`,
     loss.toFixed(4),
-    String(peakMemoryMB),
   ]);
   return [columns, ...rows].map((cells) => cells.map((cell) => cell.padStart(10)).join("")).join("\n");
 }

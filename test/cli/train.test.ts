@@ -241,3 +241,18 @@ test("sparse methods need a ratio, and a block must fit into a row", async () =>
   const long = await precis(command("ratio", "--method", "local", "--ratio", "0.5", "--block-tokens", "400"));
   expect(long.stderr).toMatch(/no room for a block of 400/);
 });
+
+test("half floats: nearly the losses of float32, and a run goes on in the precision that it was started with", async () => {
+  const half = (...more: string[]): string[] => command("half", "--method", "ccm-concat", "--json", ...more);
+  const run = await precis(half("--precision", "fp16"));
+  expect(run.code, run.stderr).toBe(0);
+  const [narrow, wide] = [metricsOf("half"), metricsOf("whole")];
+  expect(narrow.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
+  narrow.forEach(({ loss, lossScale }, index) => {
+    expect(loss / wide[index].loss).toBeCloseTo(1, 1);
+    expect(lossScale).toBe(2 ** 15);
+  });
+  const other = await precis(half("--precision", "fp32"));
+  expect(other.code).not.toBe(0);
+  expect(other.stderr).toMatch(/another \\"precision\\"[\s\S]*Use \\"fp16\\"/);
+});

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { floatTensor } from "#precis/runtime/engine-session.js";
 import { parametersOfAdapter } from "#precis/train/adapter-start.js";
+import type { Precision } from "#precis/train/loss-scale.js";
 import { initialParameters, layoutParameters, type ParameterLayout } from "#precis/train/parameters.js";
 import { IGNORED_LABEL } from "#precis/train/parallel-layout.js";
 import { crosses, RecurrentPass } from "#precis/train/recurrent-pass.js";
@@ -91,10 +92,15 @@ function parametersFor(tiny: TinyTraining, spec: SegmentGraphSpec): { layout: Pa
 async function startPass(
   tiny: TinyTraining,
   shape: SegmentShape,
-  { bptt, recompute, dropout }: { bptt?: number; recompute?: boolean; dropout?: number } = {},
+  {
+    bptt,
+    recompute,
+    dropout,
+    precision = "fp32",
+  }: { bptt?: number; recompute?: boolean; dropout?: number; precision?: Precision } = {},
 ) {
   const drop = dropout === undefined ? {} : { dropout: { rate: dropout, seed: 1 } };
-  const spec = { ...specOf(shape, recompute), ...drop };
+  const spec = { ...specOf(shape, recompute), ...drop, precision };
   const { config, weights, weightsFolder } = tiny.base;
   const { layout, values } = parametersFor(tiny, spec);
   const pass = await RecurrentPass.create({
@@ -113,6 +119,7 @@ async function startPass(
         parameters: floatTensor(at, [layout.size]),
         accumulated: floatTensor(new Float32Array(layout.size), [layout.size]),
         draw,
+        lossScale: 1024,
       });
       return { loss, labels, gradient: Float32Array.from(gradient.data as Float32Array) };
     },
@@ -340,4 +347,24 @@ describe("segments", () => {
     const many = Array.from({ length: 6 }, () => ({ ids: [3], labels: [IGNORED_LABEL] }));
     expect(() => segmentSamples([many], shape)).toThrow(refused);
   });
+});
+
+test("with half floats: nearly the same loss and gradient through all segments", async () => {
+  await using fixture = await createFixture({ architecture: "llama", tiedHead: true });
+  const tiny = await openTraining(fixture.files.directory, fixture.scratch);
+  const shape = shapeFor(4, true);
+  await using full = await startPass(tiny, shape);
+  await using half = await startPass(tiny, shape, { precision: "fp16" });
+  // Vectors of one length that differ by 4.5 % have a cosine of 0.999. Through four segments, this random model makes
+  // 5 % of the gradient out of 0.04 % of its parameters; so rounding to 0.05 % counts for more there.
+  for (const [samples, tolerance] of [
+    [SAMPLES.slice(1), 0.045],
+    [SAMPLES, 0.15],
+  ] as const) {
+    const [exact, near] = [await full.run(samples), await half.run(samples)];
+    expect(near.loss / exact.loss).toBeCloseTo(1, 3);
+    expect(near.loss).not.toBe(exact.loss);
+    expect(relativeError(near.gradient, exact.gradient)).toBeLessThan(tolerance);
+    expect((await half.evaluate(samples)).loss).toBeCloseTo(near.loss, 2);
+  }
 });

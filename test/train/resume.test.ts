@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Episode } from "#precis/data/episode.js";
 import { builtBatches, packedBatches, type BatchOptions } from "#precis/train/batches.js";
 import { writeLossPlot } from "#precis/train/loss-plot.js";
-import type { MetricsLine } from "#precis/train/run-directory.js";
+import { RunDirectory, type Checkpoint, type MetricsLine } from "#precis/train/run-directory.js";
 import { runTraining, type TrainingResult, type TrainingRun as GeneralRun } from "#precis/train/run-training.js";
 import { expectError } from "../conformance/expect-error.js";
 import type { PaddedBatch } from "#precis/train/parallel-layout.js";
@@ -137,6 +137,35 @@ test("a run of a given duration ends by the clock, evaluated and saved, and stay
   expect(result.metrics[0]?.evalLoss).toBeGreaterThan(0);
   expect(adapterOf(run.output)[0]).toContain('"method": "ccm-merge"');
   expect(await runTraining(timed)).toMatchObject({ finished: true, step: 1 });
+});
+
+test("with half floats, stopped while the factor on the loss falls: the same steps are skipped, the same curve", async () => {
+  const half: Partial<TrainingRun> = { trainer: tiny.parts({ ...specFor(mode, 2, 40), precision: "fp16" }) };
+  const run = plan({ ...half, timeLimit: 0 });
+  await runTraining(run);
+  // Too large a factor for this model, as if gradients had grown.
+  const directory = new RunDirectory(run.output);
+  const started = (await directory.resume(run.options)) as Checkpoint;
+  const tooLarge = { factor: 2 ** 18, goodSteps: 3 };
+  await directory.save({ ...started, options: run.options, state: { ...started.state, lossScale: tooLarge } });
+  const copy = join(tiny.scratch, "half");
+  cpSync(run.output, copy, { recursive: true });
+  const straight = await runTraining(plan({ ...half, output: run.output }));
+  expect(straight.metrics[0]).toMatchObject({ step: 1, skipped: true, lossScale: 2 ** 18 });
+  expect(straight.metrics[0].gradientNorm).toBeUndefined();
+  expect(straight.metrics[1]).toMatchObject({ step: 2, lossScale: 2 ** 17 });
+  const learned = straight.metrics.filter(({ skipped }) => skipped !== true);
+  expect(learned.length).toBeGreaterThan(0);
+  expect(learned.every(({ gradientNorm = 0, lossScale = 0 }) => gradientNorm > 0 && lossScale < 2 ** 17)).toBe(true);
+  for (const stop of [1, 5]) {
+    const controller = new AbortController();
+    const onStep = ({ step }: MetricsLine): unknown => step === stop && controller.abort();
+    await runTraining(plan({ ...half, output: copy, signal: controller.signal, onStep }));
+  }
+  const resumed = await runTraining(plan({ ...half, output: copy }));
+  expect(timeless(resumed.metrics)).toEqual(timeless(straight.metrics));
+  expect(timeless(metricsOf(copy))).toEqual(timeless(straight.metrics));
+  expect(adapterOf(copy)).toEqual(adapterOf(run.output));
 });
 
 test("killed between two saves: what was lost is done again, the same", async () => {
