@@ -79,10 +79,13 @@ export function slotsOf(layout: ParallelLayout, { attend }: MaskedText): { slots
   const { seq, mask, segments } = layout;
   const next: Segment = { kind: "text", block: -1, start: seq, end: seq + 1 };
   const hidden = new Set(mask.hiddenColumns);
+  const lasting = new Set(mask.lastingColumns);
   const first = mask.firstColumn?.(seq) ?? 0;
   let slots = 0;
   for (const column of segments.filter((segment) => mask.sees(next, segment))) {
-    for (let token = Math.max(first, column.start); token < column.end; token++) if (!hidden.has(token)) slots++;
+    for (let token = column.start; token < column.end; token++) {
+      if ((token >= first || lasting.has(token)) && !hidden.has(token)) slots++;
+    }
   }
   // A token is held until the last one that sees it has been read.
   const ends = new Int32Array(seq + 1);
