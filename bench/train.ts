@@ -8,6 +8,7 @@ import { median } from "./measure.js";
 import { formatDevice, formatProfile, summarizeDevice, summarizeProfile } from "./profile-summary.js";
 import { watchOthers } from "./quiet.js";
 import { root } from "./training/library.js";
+import type { Precision } from "../dist/train/loss-scale.js";
 import { prepareWorkload, type Workload, type WorkloadOptions } from "./training/workload.js";
 
 const HELP = `Usage: npm run bench:train -- [options]
@@ -17,6 +18,7 @@ const HELP = `Usage: npm run bench:train -- [options]
   --labels SCOPE     what is predicted: all text (default) or the answer only
   --rank N           LoRA rank on q, k, v and o (default 16)
   --comp-tokens N    COMP tokens of a time step (default 4)
+  --precision P      fp32 (default), fp16, or both: measured in turn, and shown side by side
   --recompute        compute layers again in the backward pass instead of keeping them
   --model DIR        frozen model (default: the embedded one)
   --threads N        CPU threads (default: as many as cores)
@@ -124,11 +126,26 @@ function formatReport(report: TrainingReport): string {
   return [
     `${rate(tokensPerSecond.median)} tokens/s trained on ${device}, median of ${steps.length} steps ` +
       `(${rate(tokensPerSecond.lowest)} to ${rate(tokensPerSecond.highest)}); ${median(steps).toFixed(0)} ms a step`,
-    `${rows} rows of ${rowLength} tokens, ${labels} labels; ccm-concat with ${compTokens} COMP tokens, LoRA rank ${rank} ` +
+    `${rows} rows of ${rowLength} tokens, ${labels} labels; ccm-concat with ${compTokens} COMP tokens, LoRA rank ${rank}, ${settings.precision} ` +
       `(${parameters} parameters); loss ${loss.toFixed(3)}; peak memory ${report.peakMemoryMB} MB`,
     `${machine["cpu"]}, ${machine["cores"]} cores, Node ${machine["node"]}; ` +
       `other programs used ${(100 * report.disturbance).toFixed(0)} % of the CPU`,
   ].join("\n");
+}
+
+/** Runs of several precisions in one table. */
+function formatComparison(reports: readonly TrainingReport[]): string {
+  const [first] = reports;
+  const columns = ["precision", "tokens/s", "ms a step", "gain", "loss", "peak MB"];
+  const rows = reports.map(({ settings, tokensPerSecond, steps, loss, peakMemoryMB }) => [
+    settings.precision,
+    tokensPerSecond.median.toFixed(0),
+    median(steps).toFixed(1),
+    `${(tokensPerSecond.median / (first as TrainingReport).tokensPerSecond.median).toFixed(2)}x`,
+    loss.toFixed(4),
+    String(peakMemoryMB),
+  ]);
+  return [columns, ...rows].map((cells) => cells.map((cell) => cell.padStart(10)).join("")).join("\n");
 }
 
 /** One of the words that an option takes. */
@@ -153,6 +170,7 @@ async function main(): Promise<void> {
       labels: { type: "string", default: "all" },
       rank: { type: "string", default: "16" },
       "comp-tokens": { type: "string", default: "4" },
+      precision: { type: "string", default: "fp32" },
       recompute: { type: "boolean", default: false },
       model: { type: "string", default: fileURLToPath(new URL("models/precis-28m", root)) },
       threads: { type: "string", default: String(availableParallelism()) },
@@ -168,7 +186,9 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  const options: WorkloadOptions = {
+  const precision = choice("precision", values.precision, ["fp32", "fp16", "both"]);
+  const precisions: readonly Precision[] = precision === "both" ? ["fp32", "fp16"] : [precision];
+  const options: Omit<WorkloadOptions, "precision"> = {
     model: values.model,
     device: choice("device", values.device, ["cpu", "webgpu"]),
     threads: wholeNumber("threads", values.threads),
@@ -179,14 +199,20 @@ async function main(): Promise<void> {
     rank: wholeNumber("rank", values.rank),
     recompute: values.recompute,
   };
-  const report = await measure(options, wholeNumber("warmup", values.warmup), wholeNumber("steps", values.steps));
-  const json = JSON.stringify(report, null, 2);
+  const [warmup, steps] = [wholeNumber("warmup", values.warmup), wholeNumber("steps", values.steps)];
+  const reports: TrainingReport[] = [];
+  for (const name of precisions) reports.push(await measure({ ...options, precision: name }, warmup, steps));
+  const json = JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2);
   if (values.json === "-") console.log(json);
   else {
     if (values.json !== undefined) writeFileSync(values.json, json);
-    console.log(formatReport(report));
+    console.log(reports.map(formatReport).join("\n\n"));
+    if (reports.length > 1) console.log(`\n${formatComparison(reports)}`);
   }
-  if (values.profile) console.log(`\n${await profile(options, values["by-shape"])}`);
+  if (!values.profile) return;
+  for (const name of precisions) {
+    console.log(`\n${name}\n${await profile({ ...options, precision: name }, values["by-shape"])}`);
+  }
 }
 
 await main();

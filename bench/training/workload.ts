@@ -3,6 +3,7 @@ import type { Episode } from "../../dist/data/episode.js";
 import type { LoraTarget } from "../../dist/models/decoder-io.js";
 import type { Device } from "../../dist/runtime/device.js";
 import type { LabelScope } from "../../dist/train/batches.js";
+import type { Precision } from "../../dist/train/loss-scale.js";
 import type { PaddedBatch, ParallelMode } from "../../dist/train/parallel-layout.js";
 import type { Trainer } from "../../dist/train/trainer.js";
 import { xorshift } from "../weights/random.js";
@@ -20,6 +21,7 @@ export interface WorkloadOptions {
   compTokens: number;
   rank: number;
   recompute: boolean;
+  precision: Precision;
   /** See `EngineOptions`. */
   profilePrefix?: string;
 }
@@ -64,7 +66,7 @@ function fillingEpisode(options: WorkloadOptions, token: () => number, id: strin
 /** Starts the trainer of a ccm-concat adapter, set up as `precis train` does. */
 export async function prepareWorkload(options: WorkloadOptions): Promise<Workload> {
   const library = await importTraining();
-  const { model, device, threads, rows, rowLength, compTokens, rank, recompute, profilePrefix } = options;
+  const { model, device, threads, rows, rowLength, compTokens, rank, recompute, precision, profilePrefix } = options;
   const base = await library.openBaseModel(model);
   const { config, weights, weightsFolder } = base;
   const ids = { vocabSize: config.vocabSize, padId: 0, bosId: 1 };
@@ -90,6 +92,7 @@ export async function prepareWorkload(options: WorkloadOptions): Promise<Workloa
     loraScale: 1,
     averaging: false,
     recompute,
+    precision,
   };
   const layout = library.layoutParameters(config, parameters);
   const engine = { weightsFolder, device, threads, profilePrefix };
@@ -99,6 +102,7 @@ export async function prepareWorkload(options: WorkloadOptions): Promise<Workloa
     pass: () => library.ParallelPass.create({ config, weights, spec, engine }),
     optimizer: {},
     engine,
+    precision,
     state: {
       step: 0,
       parameters: library.initialParameters(config, layout, 1, base.embedding),

@@ -2,7 +2,7 @@
 import { PrecisError } from "../errors.js";
 import type { GraphBuilder, GraphNode, Value } from "./builder.js";
 import { ATTENTION_VJPS } from "./ops/attention.js";
-import { ELEMENTWISE_VJPS, add } from "./ops/elementwise.js";
+import { ELEMENTWISE_VJPS, add, cast } from "./ops/elementwise.js";
 import { LINALG_VJPS } from "./ops/linalg.js";
 import { MOVEMENT_VJPS } from "./ops/movement.js";
 import { NORMALIZATION_VJPS } from "./ops/normalization.js";
@@ -66,6 +66,11 @@ function pullBack(
   });
 }
 
+/** The sum of two gradients of one value; as float32 if only one of them is. */
+function sum(graph: GraphBuilder, a: Value, b: Value): Value {
+  return a.dtype === b.dtype ? add(graph, a, b) : add(graph, cast(graph, a, "float32"), cast(graph, b, "float32"));
+}
+
 /** Settings of {@link differentiate}. */
 export interface DifferentiateOptions {
   /**
@@ -77,7 +82,7 @@ export interface DifferentiateOptions {
 
 /**
  * Adds nodes that compute the gradients of `loss`, a scalar, by each of `parameters`. Work is done only where a parameter
- * lies upstream: frozen weights cost nothing.
+ * lies upstream: frozen weights cost nothing. A gradient by half floats may come out as float32, where it was summed.
  * @throws GRAPH_INVALID naming the first op without a rule, or a parameter that the loss does not depend on
  */
 export function differentiate(
@@ -100,7 +105,7 @@ export function differentiate(
         const input = node.inputs[index] ?? "";
         if (gradient === undefined || !active.has(input)) return;
         const known = gradients.get(input);
-        gradients.set(input, known === undefined ? gradient : add(graph, known, gradient));
+        gradients.set(input, known === undefined ? gradient : sum(graph, known, gradient));
       });
     }
   };

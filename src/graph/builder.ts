@@ -1,6 +1,6 @@
 /** @file Builds an ONNX graph node by node, checking shapes as it goes. Knows nothing of models. */
 import { PrecisError } from "../errors.js";
-import { BYTES_PER_ELEMENT, elementCount, type DType } from "../tensor/dtype.js";
+import { BYTES_PER_ELEMENT, elementCount, fromFloat32, isFloat, type DType } from "../tensor/dtype.js";
 import {
   encodeModel,
   type AttributeValue,
@@ -118,9 +118,10 @@ export class GraphBuilder {
     return { name, dtype, shape };
   }
 
-  /** A float32 constant; equal constants are stored once. */
-  floats(values: readonly number[], shape: readonly number[] = [values.length]): Value {
-    return this.#constant("float32", shape, new Uint8Array(Float32Array.from(values).buffer));
+  /** A constant of floats, float32 unless told otherwise; equal constants are stored once. */
+  floats(values: readonly number[], shape: readonly number[] = [values.length], dtype: DType = "float32"): Value {
+    if (!isFloat(dtype)) throw this.#error("a constant of floats", `cannot be ${dtype}`);
+    return this.#constant(dtype, shape, fromFloat32(Float32Array.from(values), dtype));
   }
 
   /** An int64 constant; equal constants are stored once. */

@@ -5,7 +5,7 @@
 import { PrecisError } from "../errors.js";
 import { elementCount } from "../tensor/dtype.js";
 import type { GraphBuilder, GraphNode, Value } from "./builder.js";
-import { add, scale } from "./ops/elementwise.js";
+import { add, cast, scale } from "./ops/elementwise.js";
 import { reshape, slice } from "./ops/movement.js";
 
 /** The forward nodes between two checkpoints. */
@@ -40,7 +40,7 @@ export function cutBlocks(graph: GraphBuilder, nodes: readonly GraphNode[], chec
 function tie(graph: GraphBuilder, x: Value, after: readonly Value[]): Value {
   return after.reduce((sum, value) => {
     const flat = reshape(graph, value, [elementCount(value.shape as number[])]);
-    return add(graph, sum, scale(graph, slice(graph, flat, 0, 0, 1), 0));
+    return add(graph, sum, scale(graph, cast(graph, slice(graph, flat, 0, 0, 1), x.dtype), 0));
   }, x);
 }
 

@@ -12,6 +12,11 @@ export interface DecoderGraphOptions {
   input?: "embeddings" | "ids";
   /** `"primitive"` avoids fused kernels, for devices that lack them. Default `"fused"`. */
   form?: GraphBuilder["form"];
+  /**
+   * Type of the matrix products and of what lies between those of a branch; default float32. Norms, softmax and the sum
+   * that runs through the layers stay float32. Half floats need stored weights.
+   */
+  compute?: "float32" | "float16";
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
   /** The matrices of an update, where they are not inputs of their own. */

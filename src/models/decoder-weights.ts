@@ -4,6 +4,7 @@ import { PrecisError } from "../errors.js";
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { add, cast } from "../graph/ops/elementwise.js";
 import { columnQuantizedLinear, linear, quantizedLinear } from "../graph/ops/linalg.js";
+import type { DType, FloatDType } from "../tensor/dtype.js";
 import type { TensorEntry } from "../weights/safetensors.js";
 import type { DecoderConfig } from "./config.js";
 import { projectionSize } from "./projections.js";
@@ -19,10 +20,10 @@ export interface DecoderWeights {
   readonly quantized: boolean;
   /** A [size] vector as float32. */
   vector(graph: GraphBuilder, name: string): Value;
-  /** x · Wᵀ (+ bias) for the projection stored under `name` + ".weight". */
+  /** x · Wᵀ (+ bias) for the projection stored under `name` + ".weight"; stored matrices take the type of `x`. */
   project(graph: GraphBuilder, x: Value, name: string, bias: boolean): Value;
-  /** A whole [rows, columns] matrix as float32. */
-  matrix(graph: GraphBuilder, name: string): Value;
+  /** A whole [rows, columns] matrix, as float32 unless told otherwise. */
+  matrix(graph: GraphBuilder, name: string, dtype?: FloatDType): Value;
 }
 
 function find(tensors: TensorLookup, name: string): TensorEntry {
@@ -34,7 +35,7 @@ function find(tensors: TensorLookup, name: string): TensorEntry {
   });
 }
 
-/** Loads an external weight once per graph and hands out its float32 form. */
+/** Loads an external weight once per graph and hands out its float form. */
 class ExternalWeights {
   readonly #tensors: TensorLookup;
   readonly #loaded = new Map<string, Value>();
@@ -56,27 +57,27 @@ class ExternalWeights {
     return value;
   }
 
-  float(graph: GraphBuilder, name: string): Value {
-    const key = `${name}:float32`;
+  float(graph: GraphBuilder, name: string, dtype: DType = "float32"): Value {
+    const key = `${name}:${dtype}`;
     const known = this.#loaded.get(key);
     if (known !== undefined) return known;
-    const value = cast(graph, this.raw(graph, name), "float32");
+    const value = cast(graph, this.raw(graph, name), dtype);
     this.#loaded.set(key, value);
     return value;
   }
 }
 
-/** Weights as the checkpoint stores them; half floats are widened inside the graph. */
+/** Weights as the checkpoint stores them; half floats are widened inside the graph, unless the graph computes with them. */
 export function storedWeights(config: DecoderConfig, tensors: TensorLookup): DecoderWeights {
   const external = new ExternalWeights(tensors);
   return {
     fused: config.fusedProjections,
     quantized: false,
     vector: (graph, name) => external.float(graph, name),
-    matrix: (graph, name) => external.float(graph, name),
+    matrix: (graph, name, dtype) => external.float(graph, name, dtype),
     project(graph, x, name, bias) {
-      const product = linear(graph, x, external.float(graph, `${name}.weight`));
-      return bias ? add(graph, product, external.float(graph, `${name}.bias`)) : product;
+      const product = linear(graph, x, external.float(graph, `${name}.weight`, x.dtype));
+      return bias ? add(graph, product, external.float(graph, `${name}.bias`, x.dtype)) : product;
     },
   };
 }
@@ -88,7 +89,7 @@ export function quantizedWeights(tensors: TensorLookup, bits: 4 | 8, blockSize: 
     fused: true,
     quantized: true,
     vector: (graph, name) => external.float(graph, name),
-    matrix: (graph, name) => external.float(graph, name),
+    matrix: (graph, name, dtype) => external.float(graph, name, dtype),
     project(graph, x, name, bias) {
       const blocks = external.raw(graph, `${name}.weight.blocks`);
       const scales = external.raw(graph, `${name}.weight.scales`);

@@ -5,7 +5,7 @@
 import { PrecisError } from "../errors.js";
 import { GraphBuilder, type Dim, type Value } from "../graph/builder.js";
 import { attention, rotary } from "../graph/ops/attention.js";
-import { add, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
+import { add, cast, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
 import { rmsNorm } from "../graph/ops/normalization.js";
@@ -43,6 +43,8 @@ export class DecoderEmitter {
   readonly #gate: Value | undefined;
   readonly #averaging: Value | undefined;
   readonly #unknownTaps: Set<string>;
+  /** Type of the matrix products. */
+  readonly #compute: "float32" | "float16";
   /** Whether layers take past rows and return new ones. */
   readonly #cached: boolean;
   /** Hidden states that each layer starts from, as far as layers have been emitted. */
@@ -57,6 +59,7 @@ export class DecoderEmitter {
   ) {
     this.graph = graph;
     this.#cached = options.cached;
+    this.#compute = options.compute ?? "float32";
     this.#dims = dims;
     this.#config = config;
     this.#weights = weights;
@@ -79,24 +82,38 @@ export class DecoderEmitter {
         cos: table(DECODER_IO.rotaryCos(type)),
         sin: table(DECODER_IO.rotarySin(type)),
       };
-      this.#cos.set(type, cos);
-      this.#sin.set(type, sin);
+      this.#cos.set(type, this.#narrow(cos));
+      this.#sin.set(type, this.#narrow(sin));
     }
     if (this.#lora.size > 0) {
       const gate = this.graph.input(DECODER_IO.gate, "float32", [dims.batch, dims.seq, 1]);
-      this.#gate = options.loraScale === undefined ? gate : scale(this.graph, gate, options.loraScale);
+      this.#gate = this.#narrow(options.loraScale === undefined ? gate : scale(this.graph, gate, options.loraScale));
     }
-    this.#averaging = options.values?.averaging;
+    let averaging = options.values?.averaging;
     if (options.averaging === true) {
-      this.#averaging ??= this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
+      averaging ??= this.graph.input(DECODER_IO.averaging, "float32", [dims.batch, dims.seq, dims.seq]);
     }
+    this.#averaging = averaging && this.#narrow(averaging);
+  }
+
+  /** `x` in the type of the matrix products. */
+  #narrow(x: Value): Value {
+    return cast(this.graph, x, this.#compute);
+  }
+
+  /** `x` as float32. */
+  #widen(x: Value): Value {
+    return cast(this.graph, x, "float32");
   }
 
   /** Rows of the embedding table [batch, seq, hidden] for int64 token ids [batch, seq], as the first layer takes them. */
   lookUp(ids: Value): Value {
-    return this.scaleEmbeddings(
-      gatherRows(this.graph, this.#weights.matrix(this.graph, "model.embed_tokens.weight"), ids),
-    );
+    return this.scaleEmbeddings(this.#matrixRows("model.embed_tokens.weight", ids));
+  }
+
+  /** Rows of a matrix as float32. */
+  #matrixRows(name: string, ids: Value): Value {
+    return this.#widen(gatherRows(this.graph, this.#weights.matrix(this.graph, name, this.#compute), ids));
   }
 
   /** Embedding rows multiplied by the factor that the family asks for. */
@@ -142,27 +159,26 @@ export class DecoderEmitter {
 
   /** Logits [rows, vocab] of rows after the last norm. */
   head(x: Value): Value {
-    const logits = this.#weights.project(this.graph, x, this.#headName(), false);
-    return this.#cap(logits);
+    const logits = this.#weights.project(this.graph, this.#narrow(x), this.#headName(), false);
+    return this.#cap(this.#widen(logits));
   }
 
   /** Of each row after the last norm the logit [rows, 1] of one token, which int64 `ids` [rows] name. */
   headAt(x: Value, ids: Value): Value {
-    const matrix = this.#weights.matrix(this.graph, `${this.#headName()}.weight`);
-    return this.#cap(rowProduct(this.graph, x, gatherRows(this.graph, matrix, ids)));
+    return this.#cap(rowProduct(this.graph, x, this.#matrixRows(`${this.#headName()}.weight`, ids)));
   }
 
   #layer(layer: number, hidden: Value): Value {
     const prefix = `model.layers.${layer}`;
     const { sandwichNorms } = this.#config;
-    const attended = this.#attention(layer, this.#norm(hidden, `${prefix}.input_layernorm`));
+    const attended = this.#widen(this.#attention(layer, this.#narrow(this.#norm(hidden, `${prefix}.input_layernorm`))));
     const afterAttention = add(
       this.graph,
       hidden,
       sandwichNorms ? this.#norm(attended, `${prefix}.post_attention_layernorm`) : attended,
     );
     const mlpNorm = sandwichNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-    const fed = this.#mlp(layer, this.#norm(afterAttention, `${prefix}.${mlpNorm}`));
+    const fed = this.#widen(this.#mlp(layer, this.#narrow(this.#norm(afterAttention, `${prefix}.${mlpNorm}`))));
     return add(
       this.graph,
       afterAttention,
@@ -240,8 +256,11 @@ export class DecoderEmitter {
       [intermediateSize, intermediateSize],
       mlpBias,
     ) as [Value, Value];
+    // The powers of a GELU and of its gradient leave the range of half floats.
     const active =
-      activation === "silu" ? silu(graph, gate) : gelu(graph, gate, activation === "gelu" ? "none" : "tanh");
+      activation === "silu"
+        ? silu(graph, gate)
+        : this.#narrow(gelu(graph, this.#widen(gate), activation === "gelu" ? "none" : "tanh"));
     return this.#project(layer, mul(graph, active, up), "mlp.down_proj", mlpBias);
   }
 
@@ -264,7 +283,11 @@ export class DecoderEmitter {
     const product = this.#project(layer, x, stack, bias && native);
     const biased = split(graph, product, sizes, -1).map((piece, index) =>
       bias && !native
-        ? add(graph, piece, this.#weights.vector(graph, `model.layers.${layer}.${parts[index] as string}.bias`))
+        ? add(
+            graph,
+            piece,
+            this.#narrow(this.#weights.vector(graph, `model.layers.${layer}.${parts[index] as string}.bias`)),
+          )
         : piece,
     );
     return this.#adapt(layer, x, biased, parts);
@@ -307,7 +330,11 @@ export class DecoderEmitter {
     if (!this.#config.headNorms) return x;
     const { headDim } = this.#config;
     const perHead = reshape(this.graph, x, [this.#dims.batch, this.#dims.seq, heads, headDim]);
-    const normed = this.#norm(perHead, `model.layers.${layer}.self_attn.${name}`);
+    const normed = cast(
+      this.graph,
+      this.#norm(this.#widen(perHead), `model.layers.${layer}.self_attn.${name}`),
+      x.dtype,
+    );
     return reshape(this.graph, normed, [this.#dims.batch, this.#dims.seq, heads * headDim]);
   }
 

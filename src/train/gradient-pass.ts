@@ -23,6 +23,8 @@ export interface BackwardInputs {
   accumulated: Tensor;
   /** A number that no other micro-batch of the run has, the same when a run is resumed: seeds whatever is random. */
   draw: number;
+  /** Factor on the loss while it is differentiated, of passes with half floats; gradients come out without it. */
+  lossScale?: number;
 }
 
 /** Loss of a micro-batch, and `accumulated` plus its gradient as a new tensor that the caller disposes. */

@@ -10,7 +10,7 @@
  */
 import { SeededRandom } from "../data/random.js";
 import type { GraphBuilder, Value } from "../graph/builder.js";
-import { add, floor, mul, scale, sub } from "../graph/ops/elementwise.js";
+import { add, cast, floor, mul, scale, sub } from "../graph/ops/elementwise.js";
 import { reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import type { LoraTarget } from "../models/decoder-io.js";
@@ -67,11 +67,11 @@ function placeFeatures(
  */
 function drop(graph: GraphBuilder, x: Value, tokens: Value, features: Value, rate: number): Value {
   // Made to depend on x, the mask is computed again with x where activations are recomputed, instead of being kept.
-  const first = slice(graph, reshape(graph, x, [elementCount(x.shape as number[])]), 0, 0, 1);
+  const first = cast(graph, slice(graph, reshape(graph, x, [elementCount(x.shape as number[])]), 0, 0, 1), "float32");
   const sum = add(graph, add(graph, tokens, scale(graph, first, 0)), features);
   const fraction = sub(graph, sum, floor(graph, sum));
   const kept = floor(graph, add(graph, fraction, graph.floats([1 - rate], [])));
-  return mul(graph, x, scale(graph, kept, 1 / (1 - rate)));
+  return mul(graph, x, scale(graph, cast(graph, kept, x.dtype), 1 / (1 - rate)));
 }
 
 /** Declares the inputs, and gives what the decoder asks for at each projection with a LoRA. */

@@ -3,7 +3,7 @@ import type { Tensor } from "onnxruntime-node";
 import type { DecoderConfig } from "../models/config.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
-import { EngineSession, type EngineOptions } from "../runtime/engine-session.js";
+import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
 import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
 import { batchLabels, forwardFeeds, trainingFeeds, type DistilledBatch } from "./training-batch.js";
@@ -47,12 +47,16 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
     return new ParallelPass(parts, layout, session);
   }
 
-  async backward(batch: DistilledBatch, { parameters, accumulated, draw }: BackwardInputs): Promise<BackwardResult> {
+  async backward(
+    batch: DistilledBatch,
+    { parameters, accumulated, draw, lossScale = 1 }: BackwardInputs,
+  ): Promise<BackwardResult> {
     const { config, spec } = this.#parts;
     const labels = batchLabels(batch);
     const feeds = trainingFeeds(config, batch, spec, labels, draw);
     feeds[TRAINING_IO.parameters] = parameters;
     feeds[TRAINING_IO.accumulated] = accumulated;
+    if (spec.precision === "fp16") feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
     const { loss, distillLoss, gradient } = TRAINING_IO;
     const outputs = await this.#session.run(feeds, [
       loss,

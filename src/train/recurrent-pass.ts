@@ -94,7 +94,10 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
     });
   }
 
-  async backward(batch: SegmentedBatch, { parameters, accumulated, draw }: BackwardInputs): Promise<BackwardResult> {
+  async backward(
+    batch: SegmentedBatch,
+    { parameters, accumulated, draw, lossScale = 1 }: BackwardInputs,
+  ): Promise<BackwardResult> {
     const labels = batch.segments.map(({ tokens }) => batchLabels(tokens));
     const total = labels.reduce((sum, { rows }) => sum + rows.length, 0);
     const { config, spec } = this.#parts;
@@ -113,6 +116,7 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
         [SEGMENT_IO.summaries]: prompts[turn] as Tensor,
         [SEGMENT_IO.nextGradient]: later,
         [TRAINING_IO.accumulated]: gradient,
+        ...(spec.precision === "fp16" ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) } : {}),
       });
       loss += pass.loss;
       prompts[turn]?.dispose();

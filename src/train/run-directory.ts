@@ -13,7 +13,12 @@ export interface MetricsLine {
   loss: number;
   /** Mean KL(teacher ‖ student) of the step's labels, of a run that distils. */
   distillLoss?: number;
-  gradientNorm: number;
+  /** Absent of a step that was skipped. */
+  gradientNorm?: number;
+  /** Factor on the loss, of a run with half floats. */
+  lossScale?: number;
+  /** Whether the gradient left the range of half floats, so that nothing was learned. */
+  skipped?: true;
   learningRate: number;
   /** Tokens run so far, padding included. */
   tokens: number;
@@ -60,7 +65,7 @@ export class RunDirectory {
       second_moment: vector(state.secondMoment),
     };
     await writeSafetensors(join(this.path, STATE), tensors, {
-      checkpoint: JSON.stringify({ ...rest, step: state.step }),
+      checkpoint: JSON.stringify({ ...rest, step: state.step, lossScale: state.lossScale }),
     });
   }
 
@@ -72,9 +77,8 @@ export class RunDirectory {
     const file = join(this.path, STATE);
     if (!existsSync(file)) return undefined;
     const { tensors, metadata } = await readSafetensorsHeader(file);
-    const { step, ...rest } = JSON.parse(metadata["checkpoint"] ?? "{}") as Omit<Checkpoint, "state"> & {
-      step: number;
-    };
+    const { step, lossScale, ...rest } = JSON.parse(metadata["checkpoint"] ?? "{}") as Omit<Checkpoint, "state"> &
+      Pick<TrainerState, "step" | "lossScale">;
     // Also options that only the saved run was given.
     const changed = Object.keys({ ...rest.options, ...options }).find(
       (key) => JSON.stringify(options[key]) !== JSON.stringify(rest.options[key]),
@@ -93,7 +97,8 @@ export class RunDirectory {
     const [parameters, firstMoment, secondMoment] = await Promise.all(
       ["parameters", "first_moment", "second_moment"].map(vector),
     );
-    return { ...rest, state: { step, parameters, firstMoment, secondMoment } as TrainerState };
+    const state = { step, parameters, firstMoment, secondMoment, ...(lossScale && { lossScale }) } as TrainerState;
+    return { ...rest, state };
   }
 
   /** Adds a line to the metrics. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { PrecisError } from "../errors.js";
 import type { PlannedBatch } from "./batches.js";
 import { RunDirectory, type Checkpoint, type MetricsLine } from "./run-directory.js";
-import { learningRateAt, type ScheduleOptions } from "./schedule.js";
+import { learningRateAt, progressAt, type ScheduleOptions } from "./schedule.js";
 import { Trainer, type TrainerParts, type TrainerState } from "./trainer.js";
 
 /** Everything that decides a run; `Batch` is what the gradient pass takes. */
@@ -110,8 +110,12 @@ function adapterDirectory(output: string): string {
 /** An error in place of saving numbers that cannot be trained further. */
 function diverged(step: number, loss: number, gradientNorm: number): PrecisError {
   return new PrecisError("ENGINE_FAILED", `Step ${step} has loss ${loss} and gradient norm ${gradientNorm}.`, {
-    nextStep: "The last saved state is kept; use a lower learning rate, or another device.",
+    nextStep: "The last saved state is kept; use a lower learning rate, full precision, or another device.",
   });
+}
+
+function isFinished<Batch>({ schedule }: TrainingRun<Batch>, step: number, seconds: number): boolean {
+  return progressAt(step, seconds, schedule) >= 1;
 }
 
 /** Takes the steps that are left, or as many as time allows; `progress` and `metrics` are kept up to date. */
@@ -129,27 +133,29 @@ async function takeSteps<Batch>(
   const elapsed = (): number => (Date.now() - startedAt) / 1000;
   const stopped = (): boolean =>
     run.signal?.aborted === true || (run.timeLimit !== undefined && elapsed() >= run.timeLimit);
-  while (trainer.step < run.schedule.steps && !stopped()) {
-    const learningRate = learningRateAt(trainer.step, run.schedule);
+  while (!isFinished(run, trainer.step, progress.seconds) && !stopped()) {
+    const learningRate = learningRateAt(trainer.step, run.schedule, progress.seconds);
     const micro = [];
     for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
-    const { loss, gradientNorm, labels, distillLoss } = await trainer.takeStep(micro, learningRate);
-    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) throw diverged(trainer.step, loss, gradientNorm);
+    const { loss, gradientNorm, ...rest } = await trainer.takeStep(micro, learningRate);
+    const learned = rest.skipped !== true;
+    if (!Number.isFinite(loss) || (learned && !Number.isFinite(gradientNorm))) {
+      throw diverged(trainer.step, loss, gradientNorm);
+    }
     progress.batches += run.accumulation;
     progress.tokens += micro.reduce((sum, batch) => sum + run.tokensOf(batch), 0);
     progress.seconds = before.seconds + elapsed();
     const line: MetricsLine = {
       step: trainer.step,
       loss,
-      ...(distillLoss === undefined ? {} : { distillLoss }),
-      gradientNorm,
+      ...rest,
+      ...(learned ? { gradientNorm } : {}),
       learningRate,
       tokens: progress.tokens,
-      labels,
       seconds: progress.seconds,
       tokensPerSecond: (progress.tokens - before.tokens) / elapsed(),
     };
-    const last = trainer.step === run.schedule.steps;
+    const last = isFinished(run, trainer.step, progress.seconds);
     if (trainer.step % run.evalEvery === 0 || last) line.evalLoss = await evaluate(trainer, held);
     metrics.push(line);
     await directory.log(line);
@@ -184,7 +190,7 @@ export async function runTraining<Batch>(run: TrainingRun<Batch>): Promise<Train
   }
   await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
   return {
-    finished: trainer.step >= run.schedule.steps,
+    finished: isFinished(run, trainer.step, progress.seconds),
     step: trainer.step,
     metrics,
     adapterDirectory: adapterDirectory(run.output),

@@ -16,8 +16,8 @@ import {
   cutParameters,
   embed,
   labelLoss,
+  scaleLoss,
   trainedDecoder,
-  TRAINING_IO,
   type TrainingGraphSpec,
 } from "./training-graph.js";
 
@@ -63,7 +63,7 @@ export function buildSegmentGraph(
   const graph = new GraphBuilder(`segment-${part}-${config.family}`, "primitive");
   const { batch, seq, slots, compTokens } = spec;
   const { hiddenSize } = config;
-  const tensors = cutParameters(graph, graph.input(TRAINING_IO.parameters, "float32", [layout.size]), layout);
+  const tensors = cutParameters(graph, layout, spec);
   const dropout = part === "evaluation" ? undefined : spec.dropout;
   const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
   const prompt = [batch, slots, hiddenSize];
@@ -90,8 +90,10 @@ export function buildSegmentGraph(
   const objective = loss === undefined ? throughNext : add(graph, loss, throughNext);
   const parameters = layout.slices.map(({ name }) => tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
-  const gradients = differentiate(graph, objective, [...parameters, summaries], { checkpoints });
-  accumulate(graph, layout, gradients.slice(0, -1));
-  graph.output(gradients[gradients.length - 1] as Value, SEGMENT_IO.summaryGradient);
+  const { scaled, unscale } = scaleLoss(graph, objective, spec);
+  const gradients = differentiate(graph, scaled, [...parameters, summaries], { checkpoints });
+  accumulate(graph, layout, gradients.slice(0, -1), unscale);
+  const bySummaries = unscale(gradients[gradients.length - 1] as Value);
+  graph.output(bySummaries, SEGMENT_IO.summaryGradient);
   return graph;
 }

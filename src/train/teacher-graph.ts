@@ -25,6 +25,7 @@ export function emitTeacher(
   config: DecoderConfig,
   weights: DecoderWeights,
   { batch, seq, labels }: { batch: number; seq: number; labels: number },
+  compute: "float32" | "float16",
 ): Value {
   return graph.scope("teacher", () => {
     const samples = graph.input(TEACHER_IO.samples, "float32", [batch, seq]);
@@ -35,6 +36,7 @@ export function emitTeacher(
       { batch, seq },
       {
         cached: false,
+        compute,
         values: {
           attentionBias: (type) =>
             causalSampleBias(graph, samples, type === "sliding" ? config.slidingWindow : undefined),

@@ -4,6 +4,7 @@ import { GraphBuilder } from "../graph/builder.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
 import type { GradientPass, PassLoss } from "./gradient-pass.js";
+import { INITIAL_LOSS_SCALE, nextLossScale, type LossScale, type Precision } from "./loss-scale.js";
 import { buildOptimizerGraph, momentCorrections, OPTIMIZER_IO, type OptimizerOptions } from "./optimizer-graph.js";
 import type { ParameterLayout } from "./parameters.js";
 
@@ -14,6 +15,8 @@ export interface TrainerState {
   parameters: Float32Array;
   firstMoment: Float32Array;
   secondMoment: Float32Array;
+  /** Of a run with half floats. */
+  lossScale?: LossScale;
 }
 
 /** What a trainer is made of; `Batch` is what its gradient pass takes. */
@@ -24,13 +27,19 @@ export interface TrainerParts<Batch> {
   optimizer: OptimizerOptions;
   /** How to start the optimiser; it runs on the device of the pass. */
   engine: EngineOptions;
+  /** That of the pass; default fp32. With fp16, the trainer adapts the factor on the loss. */
+  precision?: Precision;
   state: TrainerState;
 }
 
 /** What one optimiser step did. */
 export interface StepResult extends PassLoss {
-  /** Global norm of the gradient before clipping. */
+  /** Global norm of the gradient before clipping; not finite if the step was skipped. */
   gradientNorm: number;
+  /** Factor on the loss in this step, with half floats. */
+  lossScale?: number;
+  /** Whether the gradient left the range of half floats, so that nothing was learned but to use a smaller factor. */
+  skipped?: true;
 }
 
 const VECTORS = [OPTIMIZER_IO.newParameters, OPTIMIZER_IO.newFirstMoment, OPTIMIZER_IO.newSecondMoment] as const;
@@ -44,10 +53,11 @@ export class Trainer<Batch> implements AsyncDisposable {
   readonly #optimizer: EngineSession;
   readonly #download: EngineSession;
   #step: number;
+  #lossScale: LossScale | undefined;
   #vectors: [parameters: Tensor, firstMoment: Tensor, secondMoment: Tensor];
 
   private constructor(
-    { layout, optimizer, state }: TrainerParts<Batch>,
+    { layout, optimizer, precision, state }: TrainerParts<Batch>,
     pass: GradientPass<Batch>,
     sessions: [EngineSession, EngineSession],
   ) {
@@ -57,6 +67,7 @@ export class Trainer<Batch> implements AsyncDisposable {
     [this.#optimizer, this.#download] = sessions;
     this.device = pass.device;
     this.#step = state.step;
+    if (precision === "fp16") this.#lossScale = state.lossScale ?? INITIAL_LOSS_SCALE;
     const tensor = (values: Float32Array): Tensor => floatTensor(values, [layout.size]);
     this.#vectors = [tensor(state.parameters), tensor(state.firstMoment), tensor(state.secondMoment)];
   }
@@ -80,24 +91,35 @@ export class Trainer<Batch> implements AsyncDisposable {
     return this.#step;
   }
 
-  /** One optimiser step on the mean gradient of several micro-batches. */
+  /**
+   * One optimiser step on the mean gradient of several micro-batches. With half floats, a step whose gradient is not finite
+   * counts as a step that learned nothing.
+   */
   async takeStep(batches: readonly Batch[], learningRate: number): Promise<StepResult> {
     let accumulated = this.#zeros();
     let loss = 0;
     let labels = 0;
     let distillLoss: number | undefined;
+    const scaling = this.#lossScale === undefined ? {} : { lossScale: this.#lossScale.factor };
     for (const [index, batch] of batches.entries()) {
       const draw = this.#step * batches.length + index;
-      const pass = await this.#pass.backward(batch, { parameters: this.#vectors[0], accumulated, draw });
+      const pass = await this.#pass.backward(batch, { parameters: this.#vectors[0], accumulated, draw, ...scaling });
       accumulated.dispose();
       accumulated = pass.gradient;
       loss += pass.loss / batches.length;
       labels += pass.labels;
       if (pass.distillLoss !== undefined) distillLoss = (distillLoss ?? 0) + pass.distillLoss / batches.length;
     }
-    const gradientNorm = await this.#update(accumulated, learningRate, batches.length);
+    const { gradientNorm, skipped } = await this.#update(accumulated, learningRate, batches.length, loss);
     accumulated.dispose();
-    return { loss, gradientNorm, labels, ...(distillLoss === undefined ? {} : { distillLoss }) };
+    return {
+      loss,
+      gradientNorm,
+      labels,
+      ...(distillLoss === undefined ? {} : { distillLoss }),
+      ...scaling,
+      ...(skipped ? { skipped } : {}),
+    };
   }
 
   /** Mean negative log-likelihood of a batch's labels, without learning from it. */
@@ -117,6 +139,7 @@ export class Trainer<Batch> implements AsyncDisposable {
       parameters: await copy(parameters),
       firstMoment: await copy(firstMoment),
       secondMoment: await copy(secondMoment),
+      ...(this.#lossScale === undefined ? {} : { lossScale: this.#lossScale }),
     };
   }
 
@@ -130,7 +153,12 @@ export class Trainer<Batch> implements AsyncDisposable {
     return this.dispose();
   }
 
-  async #update(gradient: Tensor, learningRate: number, count: number): Promise<number> {
+  async #update(
+    gradient: Tensor,
+    learningRate: number,
+    count: number,
+    loss: number,
+  ): Promise<{ gradientNorm: number; skipped: boolean }> {
     const [correction1, correction2] = momentCorrections(this.#step + 1, this.#options);
     const scalar = (value: number): Tensor => floatTensor(Float32Array.from([value]), [1]);
     const outputs = await this.#optimizer.run(
@@ -146,10 +174,23 @@ export class Trainer<Batch> implements AsyncDisposable {
       },
       [...VECTORS, OPTIMIZER_IO.gradientNorm],
     );
-    for (const vector of this.#vectors) vector.dispose();
-    this.#vectors = VECTORS.map((name) => outputs[name]) as [Tensor, Tensor, Tensor];
+    const gradientNorm = Number(outputs[OPTIMIZER_IO.gradientNorm]?.data[0]);
+    const updated = VECTORS.map((name) => outputs[name]) as [Tensor, Tensor, Tensor];
+    const skipped = this.#adaptLossScale(gradientNorm, loss);
+    for (const vector of skipped ? updated : this.#vectors) vector.dispose();
+    if (!skipped) this.#vectors = updated;
     this.#step += 1;
-    return Number(outputs[OPTIMIZER_IO.gradientNorm]?.data[0]);
+    return { gradientNorm, skipped };
+  }
+
+  /** Takes a step into account, and tells whether to skip it. A loss that is not finite is not the factor's doing. */
+  #adaptLossScale(gradientNorm: number, loss: number): boolean {
+    if (this.#lossScale === undefined || !Number.isFinite(loss)) return false;
+    const finite = Number.isFinite(gradientNorm);
+    const next = nextLossScale(this.#lossScale, finite);
+    if (next === undefined) return false;
+    this.#lossScale = next;
+    return !finite;
   }
 
   #zeros(): Tensor {

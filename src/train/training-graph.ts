@@ -4,7 +4,7 @@
  */
 import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
-import { add, mul, scale } from "../graph/ops/elementwise.js";
+import { add, cast, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
@@ -12,6 +12,7 @@ import { DecoderEmitter } from "../models/decoder.js";
 import { type LoraTarget } from "../models/decoder-io.js";
 import type { LoraMatrices } from "../models/lora.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
+import type { Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
@@ -42,6 +43,8 @@ export interface TrainingGraphSpec extends ParameterSpec {
   distill?: DistillOptions;
   /** Drop inputs of the LoRA while training. */
   dropout?: DropoutOptions;
+  /** Default fp32. With fp16, the graph takes the factor on the loss as an input. */
+  precision?: Precision;
 }
 
 /** Names of the inputs and outputs that a training graph has besides the decoder's. */
@@ -55,17 +58,30 @@ export const TRAINING_IO = {
   labelInverse: "label_inverse",
   labelIds: "label_ids",
   labelWeights: "label_weights",
+  /** [1], with fp16: factor on the loss; the gradients that come out are those of the loss without it. */
+  lossScale: "loss_scale",
   loss: "loss",
   distillLoss: "distill_loss",
   gradient: "gradient",
 } as const;
 
-/** Cuts the flat vector into its tensors. */
-export function cutParameters(graph: GraphBuilder, vector: Value, layout: ParameterLayout): Map<string, Value> {
+/** Type of the matrix products of a training graph. */
+export function computeType({ precision }: TrainingGraphSpec): "float32" | "float16" {
+  return precision === "fp16" ? "float16" : "float32";
+}
+
+/** Cuts the flat vector, an input, into its tensors; matrices of the LoRA have the type of the products. */
+export function cutParameters(
+  graph: GraphBuilder,
+  layout: ParameterLayout,
+  spec: TrainingGraphSpec,
+): Map<string, Value> {
+  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
+  const narrow = cast(graph, vector, computeType(spec));
   return new Map(
     layout.slices.map(({ name, shape, offset, size }) => [
       name,
-      reshape(graph, slice(graph, vector, 0, offset, size), shape),
+      reshape(graph, slice(graph, name.startsWith("lora_") ? narrow : vector, 0, offset, size), shape),
     ]),
   );
 }
@@ -86,7 +102,7 @@ export function trainedDecoder(
   });
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
   const values = emitMasks(graph, config, spec);
-  const options = { cached: false, loraTargets, loraPair, loraScale, ...loraInput, values };
+  const options = { cached: false, compute: computeType(spec), loraTargets, loraPair, loraScale, ...loraInput, values };
   return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
 }
 
@@ -108,11 +124,30 @@ export function labelLoss(
   return { logits, weights, loss };
 }
 
+/** What is differentiated in place of a loss, and how to take the factor that may be in it off a gradient. */
+export function scaleLoss(
+  graph: GraphBuilder,
+  loss: Value,
+  { precision }: TrainingGraphSpec,
+): { scaled: Value; unscale: (gradient: Value) => Value } {
+  if (precision !== "fp16") return { scaled: loss, unscale: (gradient) => gradient };
+  const factor = graph.input(TRAINING_IO.lossScale, "float32", [1]);
+  const scaled = mul(graph, loss, reshape(graph, factor, loss.shape));
+  return { scaled, unscale: (gradient) => div(graph, gradient, factor) };
+}
+
 /** Adds the gradients of the layout's slices to `accumulated`, an input, and declares the sum [parameters] an output. */
-export function accumulate(graph: GraphBuilder, layout: ParameterLayout, gradients: readonly Value[]): void {
-  const flat = gradients.map((gradient, index) => reshape(graph, gradient, [layout.slices[index]?.size as number]));
+export function accumulate(
+  graph: GraphBuilder,
+  layout: ParameterLayout,
+  gradients: readonly Value[],
+  unscale: (gradient: Value) => Value,
+): void {
+  const flat = gradients.map((gradient, index) =>
+    cast(graph, reshape(graph, gradient, [layout.slices[index]?.size as number]), "float32"),
+  );
   const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
-  graph.output(add(graph, accumulated, concat(graph, flat, 0)), TRAINING_IO.gradient);
+  graph.output(add(graph, accumulated, unscale(concat(graph, flat, 0))), TRAINING_IO.gradient);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -151,7 +186,7 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const tensors = cutParameters(graph, graph.input(TRAINING_IO.parameters, "float32", [layout.size]), layout);
+  const tensors = cutParameters(graph, layout, spec);
   const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
   const hidden = emitter.layers(embed(graph, emitter, spec, tensors.get("comp_embeddings")));
   return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, hidden, spec) };
@@ -171,7 +206,7 @@ export function buildTrainingGraph(
   const graph = new GraphBuilder(`train-${config.family}`, "primitive");
   const { distill } = spec;
   // Before the student, so that what it holds is free again when the student's activations pile up.
-  const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec);
+  const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec, computeType(spec));
   const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
   let objective = forward.loss;
   if (distill !== undefined && teacher !== undefined) {
@@ -183,7 +218,8 @@ export function buildTrainingGraph(
   }
   const parameters = layout.slices.map(({ name }) => forward.tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? forward.states : [];
-  accumulate(graph, layout, differentiate(graph, objective, parameters, { checkpoints }));
+  const { scaled, unscale } = scaleLoss(graph, objective, spec);
+  accumulate(graph, layout, differentiate(graph, scaled, parameters, { checkpoints }), unscale);
   return graph;
 }
 

@@ -12,7 +12,7 @@ import {
   type OptimizerOptions,
 } from "#precis/train/optimizer-graph.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
-import { learningRateAt } from "#precis/train/schedule.js";
+import { learningRateAt, progressAt } from "#precis/train/schedule.js";
 import { difference } from "../golden/compare.js";
 import { numbers } from "../graph/run-graph.js";
 import { MODES, specFor, tinyTraining, type TinyTraining } from "./tiny-training.js";
@@ -118,6 +118,16 @@ describe("learning rate", () => {
     expect([4, 10, 99].map((step) => learningRateAt(step, { ...schedule, kind: "constant" }))).toEqual([0.5, 1, 1]);
     expect(learningRateAt(0, { ...schedule, warmupRatio: 0 })).toBe(1);
     expect(learningRateAt(0, { learningRate: 1, steps: 1, warmupRatio: 0.03, kind: "cosine" })).toBe(1);
+  });
+
+  test("follows the time in a run of a given duration, whatever the steps", () => {
+    const timed = { ...schedule, duration: 200 };
+    for (const step of [0, 7, 1000]) {
+      const rates = [0, 10, 20, 110, 200, 300].map((seconds) => learningRateAt(step, timed, seconds));
+      for (const [index, rate] of [0, 0.5, 1, 0.5, 0, 0].entries()) expect(rates[index]).toBeCloseTo(rate);
+    }
+    expect(progressAt(50, 0, schedule)).toBe(0.5);
+    expect([0, 50, 400].map((seconds) => progressAt(99, seconds, timed))).toEqual([0, 0.25, 1]);
   });
 });
 

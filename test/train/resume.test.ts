@@ -105,7 +105,7 @@ test("a run logs every step, evaluates as asked, and writes an adapter", () => {
   expect(metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
   expect(metrics.map(({ evalLoss }) => evalLoss === undefined)).toEqual([true, false, true, false, true, false]);
   expect(metrics[5]).toMatchObject({ tokens: 6 * 2 * 2 * 40 });
-  expect(metrics.every(({ loss, gradientNorm, labels }) => loss > 0 && gradientNorm > 0 && labels > 0)).toBe(true);
+  expect(metrics.every(({ loss, gradientNorm = 0, labels }) => loss > 0 && gradientNorm > 0 && labels > 0)).toBe(true);
   expect(adapterOf(whole.run.output)[0]).toMatch(/"lora_alpha": 8[\s\S]*"method": "ccm-merge"/);
 });
 
@@ -127,6 +127,16 @@ test("stopped by the time limit, run by run, until it is done", async () => {
     result = await runTraining({ ...run, timeLimit: 1e-6 });
   if (!result.finished) result = await runTraining(run);
   expectSameAsWhole(run.output, result);
+});
+
+test("a run of a given duration ends by the clock, evaluated and saved, and stays ended", async () => {
+  const run = plan();
+  const timed = { ...run, schedule: { ...run.schedule, duration: 1e-3 } };
+  const result = await runTraining(timed);
+  expect(result).toMatchObject({ finished: true, step: 1 });
+  expect(result.metrics[0]?.evalLoss).toBeGreaterThan(0);
+  expect(adapterOf(run.output)[0]).toContain('"method": "ccm-merge"');
+  expect(await runTraining(timed)).toMatchObject({ finished: true, step: 1 });
 });
 
 test("killed between two saves: what was lost is done again, the same", async () => {

@@ -77,7 +77,7 @@ export interface TinyTraining extends AsyncDisposable {
   /** A graph ready to run, and the function that runs it. */
   passes: (spec: TrainingGraphSpec) => Promise<{
     /** @param values the trained vector; default {@link parameters} */
-    run: (batch: DistilledBatch, labels?: BatchLabels, values?: Float32Array) => Promise<Pass>;
+    run: (batch: DistilledBatch, labels?: BatchLabels, values?: Float32Array, lossScale?: number) => Promise<Pass>;
     dispose: () => Promise<void>;
   }>;
 }
@@ -105,7 +105,7 @@ export async function openTraining(directory: string, scratch: string): Promise<
     const state = { step: 0, parameters: values, firstMoment: zeros(), secondMoment: zeros() };
     const engine = { weightsFolder, device: "cpu" as const, threads: 1 };
     const pass = () => ParallelPass.create({ config, weights, spec, engine });
-    return { layout: layoutParameters(config, spec), pass, optimizer, engine, state };
+    return { layout: layoutParameters(config, spec), pass, optimizer, engine, precision: spec.precision, state };
   };
   return {
     base,
@@ -119,10 +119,11 @@ export async function openTraining(directory: string, scratch: string): Promise<
       const build = () => buildTrainingGraph(config, weights(), layout, spec);
       const session = await EngineSession.create(build, { weightsFolder, device: "cpu", threads: 1 });
       return {
-        async run(batch, labels = batchLabels(batch), values = start) {
+        async run(batch, labels = batchLabels(batch), values = start, lossScale = 1024) {
           const feeds = trainingFeeds(config, batch, spec, labels);
           feeds[TRAINING_IO.parameters] = floatTensor(values, [layout.size]);
           feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
+          if (spec.precision === "fp16") feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
           const distance = spec.distill === undefined ? [] : [TRAINING_IO.distillLoss];
           const outputs = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient, ...distance]);
           const [loss, distillLoss] = [TRAINING_IO.loss, ...distance].map((name) => Number(outputs[name].data[0]));

@@ -17,7 +17,7 @@ import type { WeightDType } from "../../runtime/protocol.js";
 import { canonicalJson, isSystemError, writeFileAtomic } from "../../weights/files.js";
 import { interruptible } from "../interrupt.js";
 import { findModel, wholeNumber } from "../model-options.js";
-import { openModels } from "../model-pool.js";
+import { openModels, type ModelPool } from "../model-pool.js";
 import { ProgressLine } from "../progress-line.js";
 import { formatTable } from "../table.js";
 import { formatDuration } from "../units.js";
@@ -103,57 +103,65 @@ function fileOf(flags: ResultsFlags, { name }: PlannedSetting): string {
   return join(dirname(flags.plan), `${name}.json`);
 }
 
-/** Measures the settings whose files are not up to date, one after another. */
+/** Measures the settings whose files are not up to date, one after another; those of one model share its copies. */
 async function measure(
   plan: ResultsPlan,
   settings: readonly PlannedSetting[],
   flags: ResultsFlags,
   signal: AbortSignal,
 ): Promise<Outcome[]> {
-  const directory = await findModel({ model: plan.model, dtype: plan.dtype as WeightDType, device: "cpu" }, signal);
-  const { workers, threads } = flags;
-  const load = { model: plan.model, dtype: plan.dtype as WeightDType, device: "cpu", workers, threads } as const;
-  await using models = await openModels(directory, load, signal);
-  const [model, ...helpers] = models.all;
-  const outcomes: Outcome[] = [];
-  for (const setting of settings) {
-    const file = fileOf(flags, setting);
-    const methods = methodsOf(setting);
-    const provenance = await provenanceOf(model, setting, methods);
-    if (flags.force !== true && isCurrent(await readStored(file), provenance)) {
-      outcomes.push({ setting: setting.name, file, status: "kept", seconds: 0 });
-      continue;
+  const outcomes = new Map<PlannedSetting, Outcome>();
+  for (const name of new Set(settings.map((setting) => setting.model ?? plan.model))) {
+    const { workers, threads } = flags;
+    const load = { model: name, dtype: plan.dtype as WeightDType, device: "cpu", workers, threads } as const;
+    await using models = await openModels(await findModel(load, signal), load, signal);
+    for (const setting of settings.filter(({ model = plan.model }) => model === name)) {
+      outcomes.set(setting, await measureSetting(setting, models.all, flags, signal));
     }
-    const partial = join(dirname(flags.plan), `${setting.name}.partial.jsonl`);
-    if (flags.force === true) await rm(partial, { force: true });
-    const journal = await Journal.open(partial, canonicalJson(provenance));
-    const startedAt = performance.now();
-    const line = new ProgressLine();
-    try {
-      const { evaluation, steps, limit, seed, only, maxOptions } = setting;
-      const result = await evaluate({
-        evaluation,
-        model,
-        helpers,
-        dataDir: flags.data,
-        methods,
-        steps,
-        limit,
-        seed,
-        only,
-        maxOptions,
-        journal,
-        signal,
-        onProgress: ({ method, done, total }) => line.show(`${setting.name}, ${method}: ${done} of ${total}`),
-      });
-      await writeStored(file, provenance, result);
-      await journal.finish();
-    } finally {
-      line.end();
-    }
-    outcomes.push({ setting: setting.name, file, status: "measured", seconds: (performance.now() - startedAt) / 1000 });
   }
-  return outcomes;
+  return settings.map((setting) => outcomes.get(setting) as Outcome);
+}
+
+async function measureSetting(
+  setting: PlannedSetting,
+  [model, ...helpers]: ModelPool["all"],
+  flags: ResultsFlags,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const file = fileOf(flags, setting);
+  const methods = methodsOf(setting);
+  const provenance = await provenanceOf(model, setting, methods);
+  if (flags.force !== true && isCurrent(await readStored(file), provenance)) {
+    return { setting: setting.name, file, status: "kept", seconds: 0 };
+  }
+  const partial = join(dirname(flags.plan), `${setting.name}.partial.jsonl`);
+  if (flags.force === true) await rm(partial, { force: true });
+  const journal = await Journal.open(partial, canonicalJson(provenance));
+  const startedAt = performance.now();
+  const line = new ProgressLine();
+  try {
+    const { evaluation, steps, limit, seed, only, maxOptions } = setting;
+    const result = await evaluate({
+      evaluation,
+      model,
+      helpers,
+      dataDir: flags.data,
+      methods,
+      steps,
+      limit,
+      seed,
+      only,
+      maxOptions,
+      journal,
+      signal,
+      onProgress: ({ method, done, total }) => line.show(`${setting.name}, ${method}: ${done} of ${total}`),
+    });
+    await writeStored(file, provenance, result);
+    await journal.finish();
+  } finally {
+    line.end();
+  }
+  return { setting: setting.name, file, status: "measured", seconds: (performance.now() - startedAt) / 1000 };
 }
 
 /** What the numbers of a setting would come from now. */

@@ -7,12 +7,15 @@ import { runTraining } from "../../train/run-training.js";
 import { addTrainOptions, type TrainFlags } from "../train/flags.js";
 import { planRun } from "../train/plan.js";
 
-function progressLine(line: MetricsLine, steps: number): string {
-  const left = Math.round(((steps - line.step) * line.seconds) / line.step);
+function progressLine(line: MetricsLine, { steps, duration }: TrainFlags): string {
+  const total = duration ?? (steps * line.seconds) / line.step;
+  const left = Math.max(0, Math.round(total - line.seconds));
   const minutes = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
   const distance = line.distillLoss === undefined ? "" : `  KL ${line.distillLoss.toFixed(4)}`;
   const evaluated = line.evalLoss === undefined ? "" : `  held-out ${line.evalLoss.toFixed(4)}`;
-  return `step ${line.step}/${steps}  loss ${line.loss.toFixed(4)}${distance}${evaluated}  |g| ${line.gradientNorm.toFixed(2)}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
+  const length = line.gradientNorm?.toFixed(2) ?? `skipped (out of range with a loss scale of ${line.lossScale})`;
+  const step = duration === undefined ? `${line.step}/${steps}` : `${line.step}`;
+  return `step ${step}  loss ${line.loss.toFixed(4)}${distance}${evaluated}  |g| ${length}  lr ${line.learningRate.toExponential(1)}  ${Math.round(line.tokensPerSecond)} tok/s  ${minutes} left`;
 }
 
 async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
@@ -21,7 +24,7 @@ async function train(flags: TrainFlags, signal: AbortSignal): Promise<void> {
   process.stderr.write(`${size.toLocaleString("en")} trained parameters; state and metrics in ${flags.output}\n`);
   const result = await runTraining({
     ...run,
-    onStep: (line) => process.stderr.write(`${progressLine(line, flags.steps)}\n`),
+    onStep: (line) => process.stderr.write(`${progressLine(line, flags)}\n`),
   });
   const plot = join(flags.output, "loss.svg");
   await writeLossPlot(plot, result.metrics);

@@ -7,6 +7,7 @@ import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import { SPAN_PLACEMENTS, type SpanPlacement } from "../../sentinel/recent-rules.js";
 import { STREAM_RELEASES, type StreamRelease } from "../../memory/methods/stream-compression.js";
 import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
+import { PRECISIONS } from "../../train/loss-scale.js";
 import { EMBEDDED_MODELS } from "../../weights/hub.js";
 
 /** Options as commander gives them. */
@@ -37,6 +38,7 @@ export interface TrainFlags {
   targets: string;
   initAdapter?: string;
   steps: number;
+  duration?: number;
   rows: number;
   rowLength: number;
   segmentLength: number;
@@ -62,6 +64,7 @@ export interface TrainFlags {
   timeLimit?: number;
   includeResearchOnly: boolean;
   recompute: boolean;
+  precision: (typeof PRECISIONS)[number];
   json: boolean;
 }
 
@@ -167,6 +170,11 @@ export function addTrainOptions(command: Command): Command {
     .option("--targets <names>", "projections that get a LoRA; qkvo, mlp and all stand for several", "qkvo")
     .option("--init-adapter <dir>", "start from this adapter instead of fresh values; it must have the same shape")
     .option("--steps <n>", "optimiser steps", wholeNumber, 1000)
+    .option(
+      "--duration <seconds>",
+      "train for this long in place of --steps; the learning rate follows the time",
+      positive,
+    )
     .option("--rows <n>", "rows of a micro-batch", wholeNumber, 8)
     .option("--row-length <n>", "tokens of a row; samples are packed into rows", wholeNumber, 512)
     .option("--segment-length <n>", "autocompressor, rmt: most tokens of a step, and of the input", wholeNumber, 128)
@@ -212,6 +220,14 @@ export function addTrainOptions(command: Command): Command {
     )
     .addOption(new Option("--device <name>", "where to train").choices([...DEVICES, "auto"]).default("auto"))
     .option("--recompute", "keep less memory: compute each layer again in the backward pass", false)
+    .addOption(
+      new Option(
+        "--precision <type>",
+        "fp32; or fp16: matrix products in half floats, what is learned in fp32; auto is fp32",
+      )
+        .choices([...PRECISIONS])
+        .default("auto"),
+    )
     .option("--threads <n>", "CPU threads", wholeNumber)
     .option("--time-limit <seconds>", "save and stop after this long", number)
     .option("--include-research-only", "also data whose licence forbids commercial use", false)

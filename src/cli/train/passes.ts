@@ -5,6 +5,7 @@ import type { BaseModel } from "../../train/base-model.js";
 import { workerBatches, type PortableSample } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
 import type { DropoutOptions } from "../../train/lora-dropout.js";
+import { resolvePrecision } from "../../train/loss-scale.js";
 import { countLabels, estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
 import { sumTokenIds } from "../../train/parallel-layout.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
@@ -16,6 +17,7 @@ import { promptSlots, segmentWidth, type SegmentedBatch, type SegmentShape } fro
 import { layoutStream } from "../../train/stream-layout.js";
 import { isTextMode } from "../../train/text-layout.js";
 import type { DistilledBatch } from "../../train/training-batch.js";
+import type { TrainingGraphSpec } from "../../train/training-graph.js";
 import type { EngineOptions } from "../../runtime/engine-session.js";
 import { first } from "./data.js";
 import type { TrainFlags } from "./flags.js";
@@ -68,7 +70,14 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
   return { most: estimateLabelBudget(layouts, rows, rowLength), surplus, seed };
 }
 
-function dropoutOf({ loraDropout: rate, seed }: TrainFlags): { dropout?: DropoutOptions } {
+/** What only some runs ask of a graph. */
+function graphOptions({ recompute, precision, ...flags }: TrainFlags): Partial<TrainingGraphSpec> {
+  return { recompute, precision: resolvePrecision(precision), ...dropoutOf(flags) };
+}
+
+function dropoutOf({ loraDropout: rate, seed }: Pick<TrainFlags, "loraDropout" | "seed">): {
+  dropout?: DropoutOptions;
+} {
   return rate > 0 ? { dropout: { rate, seed } } : {};
 }
 
@@ -89,8 +98,7 @@ export function parallelPasses(parts: PassParts): PlannedPasses<DistilledBatch> 
     labels: budget.most,
     loraScale,
     averaging: !isTextMode(mode) && sumTokenIds(mode).length > 0,
-    recompute: flags.recompute,
-    ...dropoutOf(flags),
+    ...graphOptions(flags),
     ...(flags.distill > 0 ? { distill: { weight: flags.distill, temperature: flags.distillTemperature } } : {}),
   };
   const { config, weights } = model;
@@ -134,8 +142,7 @@ export function recurrentPasses(parts: PassParts, accumulate: boolean): PlannedP
     ...sizes,
     loraScale,
     averaging: false,
-    recompute: flags.recompute,
-    ...dropoutOf(flags),
+    ...graphOptions(flags),
   };
   return {
     pass: () => RecurrentPass.create({ config, weights, spec, bptt: flags.bptt, engine }),

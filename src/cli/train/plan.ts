@@ -8,6 +8,7 @@ import {
   type ParameterLayout,
   type ParameterSpec,
 } from "../../train/parameters.js";
+import { resolvePrecision } from "../../train/loss-scale.js";
 import type { TrainingRun } from "../../train/run-training.js";
 import { saveTrainedAdapter } from "../../train/save-adapter.js";
 import type { SegmentedBatch } from "../../train/segments.js";
@@ -76,10 +77,12 @@ export async function planRun(
     evalEvery,
     accumulation,
     adapterDtype,
+    precision: asked,
     ...decisive
   } = flags;
   void json;
   void recompute;
+  const precision = resolvePrecision(asked);
   const { config, weightsFolder } = model;
   const engine = { weightsFolder, device, threads };
   const parts = {
@@ -97,9 +100,15 @@ export async function planRun(
     recurrent === undefined ? parallelPasses(parts) : recurrentPasses(parts, recurrent.accumulate);
   return {
     output,
-    trainer: { layout, pass, optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip }, engine },
+    trainer: { layout, pass, optimizer: { weightDecay: flags.weightDecay, clipNorm: flags.clip }, engine, precision },
     initialParameters: start.values,
-    schedule: { learningRate: flags.learningRate, steps: flags.steps, warmupRatio: flags.warmup, kind: flags.schedule },
+    schedule: {
+      learningRate: flags.learningRate,
+      steps: flags.steps,
+      duration: flags.duration,
+      warmupRatio: flags.warmup,
+      kind: flags.schedule,
+    },
     accumulation,
     ...batches,
     evalEvery,
@@ -124,6 +133,8 @@ export async function planRun(
       labelBudget,
       accumulation,
       targets: parameters.targets,
+      // Runs from before there was a choice go on as what they were.
+      precision: precision === "fp32" ? undefined : precision,
       initAdapter: start.fingerprint,
       model: undefined,
       data: undefined,

@@ -17,6 +17,8 @@ export interface PlannedSetting {
   /** Names its files and its place in the page. */
   name: string;
   evaluation: EvaluationName;
+  /** Folder or name of its model, if not the plan's. */
+  model?: string;
   methods: readonly PlannedMethod[];
   /** Every method but `none` is measured with another sample's memory too. */
   shuffled: boolean;
@@ -58,12 +60,13 @@ export async function readPlan(file: string): Promise<ResultsPlan> {
 
 function readSetting(file: string, json: unknown, where: string): PlannedSetting {
   if (!isRecord(json)) throw invalid(file, where, json);
-  const { evaluation, seed = 0, methods, steps, limit, only, maxOptions } = json;
+  const { evaluation, model, seed = 0, methods, steps, limit, only, maxOptions } = json;
   const { name = evaluation, shuffled = !UNSHUFFLED.some((other) => other === evaluation) } = json;
   const known = EVALUATIONS.find((candidate) => candidate === evaluation);
   if (known === undefined) throw invalid(file, `${where}.evaluation`, evaluation);
   if (typeof name !== "string" || !/^[a-z0-9][a-z0-9-]*$/.test(name)) throw invalid(file, `${where}.name`, name);
   if (typeof shuffled !== "boolean") throw invalid(file, `${where}.shuffled`, shuffled);
+  if (model !== undefined && !isText(model)) throw invalid(file, `${where}.model`, model);
   if (!isCount(seed)) throw invalid(file, `${where}.seed`, seed);
   if (steps !== undefined && !isListOf(steps, isCount)) throw invalid(file, `${where}.steps`, steps);
   if (only !== undefined && !isListOf(only, isText)) throw invalid(file, `${where}.only`, only);
@@ -78,7 +81,7 @@ function readSetting(file: string, json: unknown, where: string): PlannedSetting
     throw invalid(file, `${where}.methods`, method);
   });
   for (const { method } of planned) parseMethodSpec(method);
-  return { name, evaluation: known, methods: planned, shuffled, seed, steps, limit, only, maxOptions };
+  return { name, evaluation: known, model, methods: planned, shuffled, seed, steps, limit, only, maxOptions };
 }
 
 /** The methods of a setting with their labels, controls included. */

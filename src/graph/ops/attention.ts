@@ -1,7 +1,8 @@
 /** @file Attention and rotary position embedding. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
-import type { VjpRules } from "../vjp.js";
-import { add, mul, scale as multiply, sub } from "./elementwise.js";
+import type { DType } from "../../tensor/dtype.js";
+import type { VjpRule, VjpRules } from "../vjp.js";
+import { add, cast, mul, scale as multiply, sub } from "./elementwise.js";
 import { matmul, productGradient, transposeMatrix } from "./linalg.js";
 import { concat, reshape, transpose } from "./movement.js";
 import { reduceSum, softmax } from "./reduction.js";
@@ -92,7 +93,7 @@ function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: numbe
 
 /**
  * The same from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
- * per key head.
+ * per key head. Half floats are multiplied as they are; the softmax between the products is taken in the bias's type.
  */
 function primitiveAttention(
   graph: GraphBuilder,
@@ -111,11 +112,14 @@ function primitiveAttention(
   const values = withPast(spec.pastValues, heads(spec.values, kvHeads));
   const total = keys.shape[2] as Dim;
   const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
-  const scores = matmul(graph, multiply(graph, grouped, spec.scale), transpose(graph, keys, [0, 1, 3, 2]));
-  const biased = add(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias);
+  const scaled = spec.scale === 1 ? grouped : multiply(graph, grouped, spec.scale);
+  const scores = matmul(graph, scaled, transpose(graph, keys, [0, 1, 3, 2]));
+  const wide = cast(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias.dtype);
+  const biased = add(graph, wide, attentionBias);
   // The shorter gradient holds only while nothing but the values meets the weights.
-  const [normalize, mix] = spec.returnWeights === true ? [softmax, matmul] : [softmaxBefore, mixRows];
-  const weights = normalize(graph, biased);
+  const plain = (x: Value): Value => cast(graph, softmax(graph, x), queries.dtype);
+  const weights = spec.returnWeights === true ? plain(biased) : softmaxBefore(graph, biased, queries.dtype);
+  const mix = spec.returnWeights === true ? matmul : mixRows;
   const mixed = mix(graph, reshape(graph, weights, [batch, kvHeads, stacked, total]), values);
   const perHead = transpose(graph, reshape(graph, mixed, [batch, queryHeads, seq, headDim]), [0, 2, 1, 3]);
   const output = reshape(graph, perHead, [batch, seq, queryHeads * headDim]);
@@ -123,17 +127,21 @@ function primitiveAttention(
 }
 
 /**
- * A softmax that only {@link mixRows} reads. Its gradient is p (g − Σ g p); the g that it is handed has the sum taken off
- * already.
+ * A softmax that only {@link mixRows} reads, converted to `dtype`. Its gradient is p (g − Σ g p); the g that it is handed
+ * has the sum taken off already. Of half floats, the gradient stays one down to the product that made the scores.
  */
-function softmaxBefore(graph: GraphBuilder, x: Value): Value {
-  return graph.node({
+function softmaxBefore(graph: GraphBuilder, x: Value, dtype: DType): Value {
+  const byScores: VjpRule = ({ gradient, output }) => [mul(graph, gradient, output)];
+  const narrow = dtype !== x.dtype;
+  const [weights] = graph.node({
     opType: "Softmax",
     inputs: [x],
     attributes: { axis: -1n },
     outputs: [x],
-    vjp: ({ gradient, output }) => [mul(graph, gradient, output)],
-  })[0] as Value;
+    // The wide weights are then not needed a second time.
+    vjp: narrow ? ({ gradient }) => [gradient] : byScores,
+  });
+  return narrow ? cast(graph, weights as Value, dtype, byScores) : (weights as Value);
 }
 
 /**
@@ -148,7 +156,8 @@ function mixRows(graph: GraphBuilder, weights: Value, values: Value): Value {
     vjp: ({ inputs, output, gradient, needs }) => {
       const [p, v] = inputs as [Value, Value];
       const byWeights = (): Value => {
-        const sums = reduceSum(graph, mul(graph, gradient, output), [-1], true);
+        const products = cast(graph, mul(graph, gradient, output), "float32");
+        const sums = cast(graph, reduceSum(graph, products, [-1], true), p.dtype);
         return sub(graph, matmul(graph, gradient, transposeMatrix(graph, v)), sums);
       };
       return [needs(0) ? byWeights() : undefined, needs(1) ? productGradient(graph, p, gradient, v) : undefined];

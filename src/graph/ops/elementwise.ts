@@ -1,7 +1,7 @@
 /** @file Elementwise ops: one output element from the matching elements of the inputs, with broadcasting. */
 import type { DType } from "../../tensor/dtype.js";
 import type { GraphBuilder, Value } from "../builder.js";
-import type { VjpRules } from "../vjp.js";
+import type { VjpRule, VjpRules } from "../vjp.js";
 import { unbroadcast } from "./reduction.js";
 import { broadcastShapes } from "./shapes.js";
 
@@ -35,7 +35,7 @@ export const min = (graph: GraphBuilder, a: Value, b: Value): Value => binary(gr
 
 /** x · factor */
 export const scale = (graph: GraphBuilder, x: Value, factor: number): Value =>
-  mul(graph, x, graph.floats([factor], []));
+  mul(graph, x, graph.floats([factor], [], x.dtype));
 
 /** eˣ */
 export const exp = (graph: GraphBuilder, x: Value): Value => unary(graph, "Exp", x);
@@ -77,7 +77,7 @@ export function gelu(graph: GraphBuilder, x: Value, approximate: "none" | "tanh"
           "Tanh",
           scale(graph, add(graph, x, scale(graph, mul(graph, x, mul(graph, x, x)), 0.044715)), Math.sqrt(2 / Math.PI)),
         );
-  return mul(graph, scale(graph, x, 0.5), add(graph, inner, graph.floats([1], [])));
+  return mul(graph, scale(graph, x, 0.5), add(graph, inner, graph.floats([1], [], x.dtype)));
 }
 
 /** tanh(x / limit) · limit, which keeps logits within ±limit */
@@ -92,8 +92,8 @@ export function equals(graph: GraphBuilder, a: Value, b: Value): Value {
   return cast(graph, same as Value, "float32");
 }
 
-/** `x` converted to another element type */
-export function cast(graph: GraphBuilder, x: Value, dtype: DType): Value {
+/** `x` converted to another element type; `vjp` in place of the gradient converted back */
+export function cast(graph: GraphBuilder, x: Value, dtype: DType, vjp?: VjpRule): Value {
   if (x.dtype === dtype) return x;
   const to = { float32: 1n, uint8: 2n, int8: 3n, int32: 6n, int64: 7n, bool: 9n, float16: 10n, bfloat16: 16n }[dtype];
   return graph.node({
@@ -101,6 +101,7 @@ export function cast(graph: GraphBuilder, x: Value, dtype: DType): Value {
     inputs: [x],
     attributes: { to },
     outputs: [{ dtype, shape: x.shape }],
+    ...(vjp === undefined ? {} : { vjp }),
   })[0] as Value;
 }
 
@@ -128,10 +129,10 @@ export const ELEMENTWISE_VJPS: VjpRules = {
   Log: ({ graph, inputs: [x], gradient }) => [div(graph, gradient, x as Value)],
   Sqrt: ({ graph, gradient, output }) => [scale(graph, div(graph, gradient, output), 0.5)],
   Sigmoid: ({ graph, gradient, output }) => [
-    mul(graph, gradient, mul(graph, output, sub(graph, graph.floats([1], []), output))),
+    mul(graph, gradient, mul(graph, output, sub(graph, graph.floats([1], [], output.dtype), output))),
   ],
   Tanh: ({ graph, gradient, output }) => [
-    mul(graph, gradient, sub(graph, graph.floats([1], []), mul(graph, output, output))),
+    mul(graph, gradient, sub(graph, graph.floats([1], [], output.dtype), mul(graph, output, output))),
   ],
   Erf: ({ graph, inputs: [x], gradient }) => {
     const square = mul(graph, x as Value, x as Value);

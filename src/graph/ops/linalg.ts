@@ -13,6 +13,7 @@ export function matmul(graph: GraphBuilder, a: Value, b: Value): Value {
   if (inner !== b.shape[resolveAxis(graph, "MatMul", b, -2)]) {
     throw graph.shapeError("MatMul", "inner axes differ", [a, b]);
   }
+  if (a.dtype !== b.dtype) throw graph.shapeError("MatMul", `mixes ${a.dtype} and ${b.dtype}`, [a, b]);
   const leading = broadcastShapes(
     graph,
     "MatMul",

@@ -1,7 +1,7 @@
 /** @file Ops that move elements without computing: reshape, transpose, gather, concatenate, split. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
 import { formatShape } from "../builder.js";
-import { elementCount } from "../../tensor/dtype.js";
+import { elementCount, type DType } from "../../tensor/dtype.js";
 import type { VjpRules } from "../vjp.js";
 import { unbroadcast } from "./reduction.js";
 import { resolveAxis, staticSize, sumDims } from "./shapes.js";
@@ -72,7 +72,9 @@ export function pickRows(graph: GraphBuilder, table: Value, indices: Value, inve
     inputs: [table, indices],
     attributes: { axis: 0n },
     outputs: [{ dtype: table.dtype, shape: [picks, columns] }],
-    vjp: ({ gradient }) => [gatherRows(graph, concat(graph, [gradient, zeros(graph, [1, columns])], 0), inverse)],
+    vjp: ({ gradient }) => [
+      gatherRows(graph, concat(graph, [gradient, zeros(graph, [1, columns], gradient.dtype)], 0), inverse),
+    ],
   })[0] as Value;
 }
 
@@ -99,6 +101,9 @@ export function concat(graph: GraphBuilder, parts: readonly Value[], axis: numbe
     const fits =
       part.shape.length === first.shape.length && part.shape.every((dim, i) => i === along || dim === first.shape[i]);
     if (!fits) throw graph.shapeError("Concat", `parts differ on an axis other than ${along}`, parts);
+    if (part.dtype !== first.dtype) {
+      throw graph.shapeError("Concat", `mixes ${first.dtype} and ${part.dtype}`, parts);
+    }
   }
   const shape = first.shape.map((dim, i) => (i === along ? sumDims(parts.map((part) => part.shape[i] as Dim)) : dim));
   return graph.node({
@@ -138,8 +143,8 @@ export function expand(graph: GraphBuilder, x: Value, shape: readonly Dim[]): Va
 }
 
 /** A tensor of zeros */
-function zeros(graph: GraphBuilder, shape: readonly Dim[]): Value {
-  return expand(graph, graph.floats([0], []), shape);
+function zeros(graph: GraphBuilder, shape: readonly Dim[], dtype: DType): Value {
+  return expand(graph, graph.floats([0], [], dtype), shape);
 }
 
 /** Gradients of movements. */
@@ -162,7 +167,8 @@ export const MOVEMENT_VJPS: VjpRules = {
     return split(graph, gradient, sizes, axis);
   },
   Split: ({ graph, node, gradients }) => {
-    const pieces = node.outputValues.map((piece, i) => gradients[i] ?? zeros(graph, (piece as Value).shape));
+    const { dtype } = gradients.find((gradient) => gradient !== undefined) as Value;
+    const pieces = node.outputValues.map((piece, i) => gradients[i] ?? zeros(graph, (piece as Value).shape, dtype));
     return [concat(graph, pieces, Number(node.attributes["axis"]))];
   },
 };

@@ -1,7 +1,7 @@
 /** @file Reductions over axes, and the softmax that is built on one. */
 import type { GraphBuilder, Value } from "../builder.js";
 import type { VjpRule, VjpRules } from "../vjp.js";
-import { log, mul, scale, sub } from "./elementwise.js";
+import { cast, log, mul, scale, sub } from "./elementwise.js";
 import { expand, reshape } from "./movement.js";
 import { resolveAxis, staticSize } from "./shapes.js";
 
@@ -77,14 +77,18 @@ export function rowProduct(graph: GraphBuilder, a: Value, b: Value): Value {
   return reduce(graph, "ReduceSum", product as Value, [-1], true, ({ gradient }) => [gradient]);
 }
 
-/** Sums a gradient over the axes along which `target` was broadcast, giving `target`'s shape. */
+/**
+ * Sums a gradient over the axes along which `target` was broadcast, giving `target`'s shape. Half floats are summed, and
+ * the sum returned, as float32.
+ */
 export function unbroadcast(graph: GraphBuilder, gradient: Value, target: Value): Value {
   const extra = gradient.shape.length - target.shape.length;
   const axes = gradient.shape.flatMap((dim, axis) =>
     axis < extra || (target.shape[axis - extra] === 1 && dim !== 1) ? [axis] : [],
   );
   if (axes.length === 0) return gradient;
-  const summed = reduceSum(graph, gradient, axes, true);
+  const wide = gradient.dtype === "float16" ? cast(graph, gradient, "float32") : gradient;
+  const summed = reduceSum(graph, wide, axes, true);
   return extra === 0 ? summed : reshape(graph, summed, target.shape);
 }
 

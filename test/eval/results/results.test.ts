@@ -106,6 +106,26 @@ describe("measuring", () => {
     expect(statuses(await results("--data", data.path, "--force"))).toEqual(["talk measured", "streaming measured"]);
   });
 
+  test("a setting may have a model of its own, which is told in its file", async () => {
+    const other = await createFixture({ seed: 5 });
+    const { settings, ...rest } = plan() as { settings: Record<string, unknown>[] };
+    const streaming = { ...settings[1], model: other.files.directory };
+    await writeFiles(folder.path, { "results/plan.json": { ...rest, settings: [settings[0], streaming] } });
+    try {
+      expect(statuses(await results("--data", data.path))).toEqual(["talk measured", "streaming measured"]);
+      expect(statuses(await results("--data", data.path))).toEqual(["talk kept", "streaming kept"]);
+    } finally {
+      await other[Symbol.asyncDispose]();
+    }
+    const models = await Promise.all(
+      ["talk", "streaming"].map(async (name) => {
+        const stored = JSON.parse(await readFile(join(folder.path, `results/${name}.json`), "utf8")) as StoredResult;
+        return stored.model;
+      }),
+    );
+    expect(models[0]).not.toBe(models[1]);
+  });
+
   test("the page holds the numbers of the files, and keeps what stands around them", async () => {
     await results("--data", data.path);
     const written = await readFile(join(folder.path, "results.md"), "utf8");

@@ -1,0 +1,46 @@
+/**
+ * @file Mixed precision: which precisions there are, and the factor on the loss that keeps gradients of half floats within
+ * their range (Micikevicius et al. 2018). The factor is a power of two, so that it rounds nothing; gradients are divided
+ * by it as float32. It falls when a gradient leaves the range, and rises again after many that did not.
+ */
+
+/**
+ * What training computes with. `fp16`: matrix products, and what lies between those of a branch, in half floats, frozen
+ * matrices held as such; what is trained, the optimiser, norms, softmax, sums and the loss stay float32.
+ */
+export type Precision = "fp32" | "fp16";
+
+/** Words that an option of the precision takes. */
+export const PRECISIONS = ["fp32", "fp16", "auto"] as const;
+
+/** The precision that a word stands for. `auto` is fp32, which is known to be as fast or faster where it was measured. */
+export function resolvePrecision(word: (typeof PRECISIONS)[number]): Precision {
+  return word === "auto" ? "fp32" : word;
+}
+
+/** The state of the factor; part of what a run is resumed from. */
+export interface LossScale {
+  /** Factor on the loss, a power of two from 1 on. */
+  factor: number;
+  /** Steps with this factor whose gradients were all finite. */
+  goodSteps: number;
+}
+
+/** Where a run starts. */
+export const INITIAL_LOSS_SCALE: LossScale = { factor: 2 ** 15, goodSteps: 0 };
+
+/** Steps without an overflow after which a larger factor is tried. */
+const PATIENCE = 500;
+
+const LARGEST = 2 ** 24;
+
+/**
+ * The factor after a step.
+ * @param finite whether all of the step's gradients were finite
+ * @returns undefined if they were not although the factor is 1: then it was not the factor that drove them out of range
+ */
+export function nextLossScale({ factor, goodSteps }: LossScale, finite: boolean): LossScale | undefined {
+  if (!finite) return factor > 1 ? { factor: factor / 2, goodSteps: 0 } : undefined;
+  if (goodSteps + 1 < PATIENCE) return { factor, goodSteps: goodSteps + 1 };
+  return { factor: Math.min(2 * factor, LARGEST), goodSteps: 0 };
+}
