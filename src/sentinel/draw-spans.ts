@@ -9,6 +9,13 @@ const SHORTEST_SPAN = 2;
 /** Texts of fewer words are left alone. */
 const SHORTEST_TEXT = 30;
 
+/** @throws PrecisError OPTION_INVALID for `longest`, the most words of a span, below 2 */
+export function checkLongest(longest: number): void {
+  if (Number.isInteger(longest) && longest >= SHORTEST_SPAN) return;
+  const message = `Spans must be allowed at least ${SHORTEST_SPAN} words, not ${longest}.`;
+  throw new PrecisError("OPTION_INVALID", message, { value: longest });
+}
+
 /**
  * The share of words to wrap so that the cache shrinks by `ratio`, although every span leaves a `<CR>` behind: ratio ·
  * m / (m − 1) for spans of m words on average. At most 1.
@@ -18,10 +25,7 @@ export function wrappedShare(ratio: number, longest: number): number {
   if (!(ratio >= 0 && ratio < 1)) {
     throw new PrecisError("OPTION_INVALID", `The ratio must be from 0 to below 1 and is ${ratio}.`, { value: ratio });
   }
-  if (!Number.isInteger(longest) || longest < SHORTEST_SPAN) {
-    const message = `Spans must be allowed at least ${SHORTEST_SPAN} words, not ${longest}.`;
-    throw new PrecisError("OPTION_INVALID", message, { value: longest });
-  }
+  checkLongest(longest);
   const mean = (SHORTEST_SPAN + longest) / 2;
   return Math.min(1, (ratio * mean) / (mean - 1));
 }

@@ -17,6 +17,8 @@ export interface MaskRule {
   sees(row: Segment, column: Segment): boolean;
   /** First column that a token may attend to; default 0. */
   firstColumn?(row: number): number;
+  /** Columns that may be attended to even before the first one; default none. */
+  lastingColumns?: readonly number[];
   /** Columns that only they themselves attend to; default none. */
   hiddenColumns?: readonly number[];
 }
@@ -55,7 +57,10 @@ export function attends(layout: ParallelLayout, row: number, column: number): bo
   const { mask, segments, sinkColumns } = layout;
   if (column > row) return false;
   if (column === row || sinkColumns.includes(column)) return true;
-  if (column < (mask.firstColumn?.(row) ?? 0) || mask.hiddenColumns?.includes(column) === true) return false;
+  const isLasting = mask.lastingColumns?.includes(column) === true;
+  if ((!isLasting && column < (mask.firstColumn?.(row) ?? 0)) || mask.hiddenColumns?.includes(column) === true) {
+    return false;
+  }
   const segmentOf = (token: number): Segment | undefined =>
     segments.find((segment) => token >= segment.start && token < segment.end);
   const [rowSegment, columnSegment] = [segmentOf(row), segmentOf(column)];
@@ -71,6 +76,7 @@ export function attends(layout: ParallelLayout, row: number, column: number): bo
 export function writeAttend(layout: ParallelLayout, target: Uint8Array, stride: number, start: number): void {
   const { mask, segments, sinkColumns } = layout;
   const pattern = new Uint8Array(layout.seq);
+  const lasting = mask.lastingColumns ?? [];
   for (const row of segments) {
     pattern.fill(0);
     for (const column of segments) if (mask.sees(row, column)) pattern.fill(1, column.start, column.end);
@@ -81,6 +87,7 @@ export function writeAttend(layout: ParallelLayout, target: Uint8Array, stride: 
       const at = (start + i) * stride + start;
       target.set(pattern.subarray(first, i + 1), at + first);
       for (const column of sinkColumns) if (column < first) target[at + column] = 1;
+      for (const column of lasting) if (column < first) target[at + column] = pattern[column] as number;
       target[at + i] = 1;
     }
   }

@@ -5,6 +5,7 @@
 import { SeededRandom, stableHash } from "../data/random.js";
 import { PrecisError } from "../errors.js";
 import { drawSpans } from "../sentinel/draw-spans.js";
+import { recentSpans, recentSpanWords, recentStart, type SpanPlacement } from "../sentinel/recent-rules.js";
 import { sentinelIds, sentinelPositions, type Span } from "../sentinel/sentinel-tokens.js";
 import { isScatteredKept, localStart } from "../sentinel/sparse-rules.js";
 import type { MaskRule } from "./attention-mask.js";
@@ -13,7 +14,8 @@ import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from 
 
 /**
  * How a block of text is read:
- * - sentinel: random spans are squeezed into the keys and values of their `<CR>`;
+ * - sentinel: spans are squeezed into the keys and values of their `<CR>`: some of the text, drawn at random (the
+ *   default placement), or all of it, of which recent tokens stay visible;
  * - local: a token sees the nearest part of its history;
  * - scattered: tokens are visible to later ones at random;
  * - text: a token sees all of its history;
@@ -25,7 +27,12 @@ import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from 
 export type TextMode =
   | StreamMode
   | (TokenIds & { blockTokens: number } & (
-        | { method: "sentinel"; ratios: readonly [low: number, high: number]; longest: number }
+        | {
+            method: "sentinel";
+            ratios: readonly [low: number, high: number];
+            longest: number;
+            placement?: SpanPlacement;
+          }
         | { method: "local" | "scattered"; ratios: readonly [low: number, high: number] }
         | { method: "text" }
       ));
@@ -59,6 +66,12 @@ export const SENTINEL_MASK: MaskRule = {
         return column.kind === "close" || column.kind === "text";
     }
   },
+};
+
+/** The same where recent tokens stay visible; which those are says {@link recentMask}. */
+const RECENT_MASK: MaskRule = {
+  sees: (row, column) =>
+    row.kind === "open" || row.kind === "close" ? SENTINEL_MASK.sees(row, column) : column.kind !== "open",
 };
 
 /** Collects tokens with what is known of each. */
@@ -130,6 +143,50 @@ export function layoutSpans(ids: readonly number[], spans: readonly Span[], mode
   return finish(writer, SENTINEL_MASK, mode.padId);
 }
 
+/** Who sees whom where spans are all over a text, and leave token by token at a ratio. */
+function recentMask(segments: readonly Segment[], ratio: number): MaskRule {
+  /** Columns of text tokens, and for each column the first one that it sees. */
+  const text: number[] = [];
+  const first: number[] = [];
+  const lastingColumns: number[] = [];
+  let open = 0;
+  const firstOf = (index: number): number | undefined =>
+    text[recentStart(index, lastingColumns.length, Math.min(open, index), ratio)];
+  for (const { kind, start, end } of segments) {
+    // What a sentinel sees is its own span, whole.
+    if (kind === "close") lastingColumns.push(start);
+    if (kind === "open" || kind === "close") {
+      first.push(0);
+      open = Infinity;
+      continue;
+    }
+    open = kind === "span" ? text.length : Infinity;
+    for (let column = start; column < end; column++) {
+      text.push(column);
+      first.push(firstOf(text.length - 1) ?? column);
+    }
+  }
+  const next = firstOf(text.length) ?? first.length;
+  return { ...RECENT_MASK, lastingColumns, firstColumn: (row) => first[row] ?? next };
+}
+
+/**
+ * Lays text out in spans of up to `longest` words, one after the other, the last one still open. Tokens stay visible
+ * while they are recent, as `recent-rules.ts` says, also when their span is closed.
+ */
+function layoutRecent({ ids, wordStarts }: TextBlock, ratio: number, longest: number, mode: TextMode): ParallelLayout {
+  const { open, close } = sentinelIds(mode.vocabSize);
+  const writer = new BlockWriter(mode.blockTokens);
+  const spans = recentSpans(wordStarts, ids.length, recentSpanWords(ratio, longest));
+  writer.text("text", 0, ids.slice(0, spans[0]?.start));
+  spans.forEach(({ start, end }, block) => {
+    writer.sentinel("open", block, open, 1);
+    writer.text("span", block, ids.slice(start, end));
+    if (block < spans.length - 1) writer.sentinel("close", block, close, 0);
+  });
+  return finish(writer, recentMask(writer.segments, ratio), mode.padId);
+}
+
 function finish({ ids, ...written }: BlockWriter, mask: MaskRule, padId: number): ParallelLayout {
   const seq = ids.length;
   return {
@@ -170,7 +227,9 @@ export function layoutText(block: TextBlock, mode: TextMode): ParallelLayout {
   if (mode.method === "streaming") return layoutStream(block.ids, mode);
   const random = new SeededRandom(block.key, mode.method);
   if (mode.method === "sentinel") {
-    const words = drawSpans(block.wordStarts.length, drawRatio(mode.ratios, random), mode.longest, random);
+    const ratio = drawRatio(mode.ratios, random);
+    if (mode.placement === "recent") return layoutRecent(block, ratio, mode.longest, mode);
+    const words = drawSpans(block.wordStarts.length, ratio, mode.longest, random);
     return layoutSpans(block.ids, tokenSpans(words, block), mode);
   }
   const writer = new BlockWriter(mode.blockTokens);

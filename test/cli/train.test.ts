@@ -193,17 +193,25 @@ test("mistakes are named, and nothing is left behind", async () => {
 
 test.each([
   { method: "sentinel", compTokens: 2, options: { span: 12 } },
+  {
+    method: "sentinel",
+    folder: "recent",
+    placement: ["--placement", "recent"],
+    compTokens: 2,
+    options: { span: 12, policy: "recent", ratio: 0.5 },
+  },
   { method: "local", compTokens: 0, options: { ratio: 0.5 } },
   { method: "scattered", compTokens: 0, options: { ratio: 0.5 } },
 ])("$method learns from plain text with a LoRA at every token, and its memory takes the adapter", async (expected) => {
   const { method, compTokens, options } = expected;
+  const { placement = [], folder = method } = expected;
   const text = ["--ratio", "0.1-0.9", "--block-tokens", "64", "--span-words", "12", "--row-length", "64"];
-  const { code, stderr } = await precis(command(method, "--method", method, ...text));
+  const { code, stderr } = await precis(command(folder, "--method", method, ...text, ...placement));
   expect(code, stderr).toBe(0);
-  const config = await readJsonObject(path(method, "adapter", "adapter_config.json"), "");
+  const config = await readJsonObject(path(folder, "adapter", "adapter_config.json"), "");
   expect(config.precis).toMatchObject({ method, compTokens, gated: false, options });
   await using model = await loadModel(path("model"), { device: "cpu", threads: 1 });
-  const memory = await model.createMemory({ adapter: path(method, "adapter") });
+  const memory = await model.createMemory({ adapter: path(folder, "adapter") });
   const stats = await memory.append("a bb ccc dd e f ".repeat(20));
   expect(stats.slots).toBeLessThan(stats.tokensSeen * 0.7);
 });

@@ -11,6 +11,7 @@ import { decode, type DecodeOutput } from "../reference/decoder.js";
 import { sentinelAttends, sentinelPosition } from "../reference/sentinel-oracle.js";
 import { expectError } from "./expect-error.js";
 import { createFixture, type Fixture } from "./fixtures.js";
+import { logitsInPieces } from "./pieces.js";
 
 const TOLERANCE = 1e-4;
 const VOCAB = 320;
@@ -48,19 +49,6 @@ function wrap(ids: readonly number[], spans: readonly (readonly [number, number]
     id,
     ...spans.flatMap(([, end]) => (end === i + 1 ? [close] : [])),
   ]);
-}
-
-/** Feeds ids in pieces of these lengths; @returns the logits of every token. */
-async function logitsInPieces(memory: Memory, ids: readonly number[], lengths: readonly number[]): Promise<number[]> {
-  const result: number[] = [];
-  for (let start = 0, turn = 0; start < ids.length; turn++) {
-    const piece = ids.slice(start, start + lengths[turn % lengths.length]);
-    result.push(...(await memory.forward(piece)).logits);
-    if (turn % 2 === 0) await memory.append(piece);
-    else await memory.score(piece);
-    start += piece.length;
-  }
-  return result;
 }
 
 const id = fc.integer({ min: 2, max: VOCAB - 1 });

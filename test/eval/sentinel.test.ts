@@ -11,6 +11,7 @@ import { evaluate, type EvaluationOptions } from "#precis/eval/runner.js";
 import { layoutBlock, maskedText, slotsOf } from "#precis/eval/tasks/sentinel.js";
 import { proseOf, readBlocks, type ProseBlock } from "#precis/eval/tasks/text-blocks.js";
 import type { CreateMemoryOptions } from "#precis/index.js";
+import type { SpanPlacement } from "#precis/sentinel/recent-rules.js";
 import { Tokenizer } from "#precis/text/tokenizer.js";
 import { createFixture, type Fixture } from "../conformance/fixtures.js";
 import { jsonLines, tinyDataFolder } from "../data/tiny-data.js";
@@ -21,17 +22,15 @@ let fixture: Fixture;
 let data: Awaited<ReturnType<typeof tinyDataFolder>>;
 /** Folder of an adapter with sentinels that acts at all tokens. */
 let adapter: string;
+/** Another one, trained with spans whose tokens leave one by one. */
+let recentAdapter: string;
 let blocks: ProseBlock[];
 const LONGEST = 5;
 
 beforeAll(async () => {
   [fixture, data] = await Promise.all([createFixture({ seed: 53 }), tinyDataFolder()]);
-  adapter = join(fixture.scratch, "sentinel");
-  writeRandomAdapter(adapter, { ...fixture.files.options, compTokens: 2 });
-  const file = join(adapter, "adapter_config.json");
-  const config = JSON.parse(readFileSync(file, "utf8")) as { precis: Record<string, unknown> };
-  Object.assign(config.precis, { gated: false, method: "sentinel", options: { span: LONGEST } });
-  writeFileSync(file, JSON.stringify(config));
+  adapter = sentinelAdapter("sentinel", { span: LONGEST });
+  recentAdapter = sentinelAdapter("recent", { span: LONGEST, policy: "recent", ratio: 0.5 });
   const tokenizer = await Tokenizer.load(fixture.files.directory);
   blocks = await readBlocks(tokenizer, { dataDir: data.path, tokens: 256, limit: 3, seed: 1 });
 });
@@ -40,6 +39,17 @@ afterAll(async () => {
   await fixture[Symbol.asyncDispose]();
   await data[Symbol.asyncDispose]();
 });
+
+/** Writes a random adapter that is to be used with these options. */
+function sentinelAdapter(name: string, options: Record<string, unknown>): string {
+  const directory = join(fixture.scratch, name);
+  writeRandomAdapter(directory, { ...fixture.files.options, compTokens: 2 });
+  const file = join(directory, "adapter_config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as { precis: Record<string, unknown> };
+  Object.assign(config.precis, { gated: false, method: "sentinel", options });
+  writeFileSync(file, JSON.stringify(config));
+  return directory;
+}
 
 function run(
   evaluation: EvaluationOptions["evaluation"],
@@ -86,9 +96,14 @@ describe("blocks", () => {
 });
 
 describe("the parallel pass equals the memory that reads token by token", () => {
-  const reading = (name: string, percent: number) => ({ method: name, percent, longest: LONGEST, vocabSize: 320 });
-  const nllOf = async (block: ProseBlock, name: string, percent: number, folder?: string) => {
-    const layout = layoutBlock(block, reading(name, percent));
+  const nllOf = async (
+    block: ProseBlock,
+    name: string,
+    percent: number,
+    folder?: string,
+    placement?: SpanPlacement,
+  ) => {
+    const layout = layoutBlock(block, { method: name, percent, longest: LONGEST, placement, vocabSize: 320 });
     const text = maskedText(layout);
     const [nll] = await fixture.model.scoreMasked([text], { adapter: folder });
     return { nll: nll as Float32Array, text, ...slotsOf(layout, text) };
@@ -112,6 +127,19 @@ describe("the parallel pass equals the memory that reads token by token", () => 
       expect(memory.slots).toBe(slots);
       expect(peakSlots).toBeGreaterThanOrEqual(slots);
       expect(peakSlots).toBeLessThanOrEqual(slots + LONGEST * 12 + 2);
+    }
+  });
+
+  test.each([10, 50, 90])("spans whose tokens leave one by one at %i%%, as many slots as local", async (percent) => {
+    const ratio = percent / 100;
+    for (const block of blocks) {
+      const { nll, slots, peakSlots } = await nllOf(block, "sentinel", percent, recentAdapter, "recent");
+      const memory = await reads({ method: "sentinel", adapter: recentAdapter, options: { ratio } }, block.ids);
+      expectEqual(nll, memory.scored);
+      expect(memory.slots).toBe(slots);
+      expect(peakSlots).toBeGreaterThanOrEqual(slots);
+      const near = await nllOf(block, "local", percent);
+      if (percent < 90) expect(slots).toBe(near.slots);
     }
   });
 
@@ -189,6 +217,18 @@ describe("perplexity by share", () => {
     expect(memory.fullBytes).toBe(256 * fixture.model.info.bytesPerSlot);
   });
 
+  test("follows the placement that the adapter was trained with, or the one that is asked for", async () => {
+    const [trained, asked] = [`sentinel:${recentAdapter}`, `sentinel:${adapter},policy=recent`];
+    const { methods } = await run("sentinel", [trained, asked, label()], { limit: 3, seed: 1, steps: [40] });
+    const [first, second, random] = methods.map(({ points }) => points[0]);
+    expect(methods.map((one) => one.label)).toEqual([trained, asked, label()]);
+    expect(first.memory).toMatchObject({ slots: 154, contextTokens: 256 });
+    // The adapters differ in nothing but their options.
+    expect(second.memory).toEqual(first.memory);
+    expect(second.metrics).toEqual(first.metrics);
+    expect(random.metrics.perplexity?.value).not.toBe(first.metrics.perplexity?.value);
+  });
+
   test("gaps are the share of local attention's loss that is saved", () => {
     const value = (name: string): number => method(result, name).points[2].metrics.perplexity?.value ?? NaN;
     const [sentinel, local, full] = [label(), "local", "full"].map(value);
@@ -253,6 +293,14 @@ describe("writing", () => {
     const again = await write([sentinel, "local", "full"], settings);
     expect(again.methods.map(({ points }) => points)).toEqual(result.methods.map(({ points }) => points));
     expect(renderReport([result])).not.toMatch(/NaN|undefined|Infinity/);
+  });
+
+  test("with spans whose tokens leave one by one: as many slots as local attention", async () => {
+    const names = [`sentinel:${recentAdapter}`, `sentinel:${adapter},policy=recent`, "local"];
+    const { methods } = await write(names, { steps: [50] });
+    expect(methods.map(({ points }) => points[0].memory.slots)).toEqual([60, 60, 60]);
+    const [trained, asked] = methods.map(({ points }) => points[0].metrics);
+    expect(asked).toEqual(trained);
   });
 
   test("with another sample's prompt something else is written", async () => {

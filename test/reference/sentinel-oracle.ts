@@ -49,3 +49,56 @@ export function sentinelLabels(row: SentinelRow): [row: number, id: number][] {
     return isText(row, i) && next < row.ids.length ? [[i, row.ids[next]]] : [];
   });
 }
+
+/** Number of positions before `i` that `counts` says yes to. */
+function before(row: SentinelRow, i: number, counts: (row: SentinelRow, j: number) => boolean): number {
+  let number = 0;
+  for (let j = 0; j < i; j++) if (counts(row, j)) number++;
+  return number;
+}
+
+/**
+ * Whether position `i` attends to position `j` where tokens of closed spans stay visible while they are recent: text
+ * sees as many text tokens and `<CR>` together as local attention of this ratio sees text tokens, and its own span.
+ */
+export function recentAttends(row: SentinelRow, i: number, j: number, ratio: number): boolean {
+  if (j > i) return false;
+  if (i === j) return true;
+  if (isOpen(row, i)) return false;
+  if (isClose(row, i)) return j >= spanOf(row, i);
+  if (isOpen(row, j)) return false;
+  if (isClose(row, j)) return true;
+  if (spanOf(row, i) !== -1 && j > spanOf(row, i)) return true;
+  const textBefore = before(row, i, isText);
+  const forgotten = Math.floor(textBefore * ratio) + before(row, i, isClose);
+  return before(row, j, isText) >= forgotten;
+}
+
+/**
+ * A text with all of its words in spans of `words` words (a word of more than four tokens per word allowed is cut), the
+ * last span without its `<CR>`. What comes before the first word is outside.
+ * @param begins for each token, whether a word begins with it
+ */
+export function markRecent(
+  ids: readonly number[],
+  begins: readonly boolean[],
+  words: number,
+  vocabSize: number,
+): number[] {
+  const [open, close] = [vocabSize, vocabSize + 1];
+  const spans: number[][] = [];
+  let inside = 0;
+  ids.forEach((_, i) => {
+    const current = spans.at(-1);
+    if (current === undefined && !begins[i]) return;
+    const isFull = current === undefined || current.length === 4 * words || (begins[i] && inside === words);
+    if (isFull) {
+      spans.push([]);
+      inside = 0;
+    }
+    if (isFull || begins[i]) inside++;
+    spans.at(-1)!.push(ids[i]);
+  });
+  const wrapped = spans.flatMap((span, index) => [open, ...span, ...(index < spans.length - 1 ? [close] : [])]);
+  return [...ids.slice(0, ids.length - spans.flat().length), ...wrapped];
+}

@@ -46,6 +46,7 @@ const textMode = fc.record({
   blockTokens: fc.integer({ min: 3, max: 40 }),
   ratios: fc.constant([0.2, 0.8] as const),
   longest: fc.constant(4),
+  placement: fc.constantFrom("random", "recent"),
 });
 
 /** A layout in one of two rows, somewhere. */

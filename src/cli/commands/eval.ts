@@ -67,7 +67,8 @@ Evaluations, their default steps, and what --limit counts:
   streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
   recall           accuracy on a random fact that came 1,2,4,8,16 time steps ago; contexts. Needs no --data
   sentinel         perplexity of blocks of 256 tokens of unseen prose with 10,20…90 percent of the cache taken away, by
-                   sentinel, local or scattered, against full; blocks per source (default methods: all that need no adapter)
+                   sentinel, local or scattered, against full; blocks per source (default methods: all that need no adapter).
+                   Spans are where the adapter was trained to have them: at random, or with policy=recent all over the text
   sentinel-generation  the same methods going on with long prompts: likeness to the true text, fluency; prompts per source
 
 With the methods none and full, the gap between them that each other method closes is shown as well. --json adds the

@@ -69,6 +69,7 @@ Examples:
     $ precis train --method autocompressor --bptt 2 --rows 32 --data ./data --output runs/autocompressor
   Sentinel tokens at all ratios, and the same budget for what they are compared with, on books and documents:
     $ precis train --method sentinel --ratio 0.1-0.9 --data ./data --output runs/sentinel
+    $ precis train --method sentinel --placement recent --ratio 0.1-0.9 --data ./data --output runs/recent
     $ precis train --method local --ratio 0.1-0.9 --data ./data --output runs/local
     $ precis train --method scattered --ratio 0.1-0.9 --data ./data --output runs/scattered
     $ precis train --method lora --block-tokens 256 --data ./data --output runs/full

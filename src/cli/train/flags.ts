@@ -4,6 +4,7 @@ import { Option, type Command } from "commander";
 import { PrecisError } from "../../errors.js";
 import { DEVICES, type Device } from "../../runtime/device.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
+import { SPAN_PLACEMENTS, type SpanPlacement } from "../../sentinel/recent-rules.js";
 import { STREAM_RELEASES, type StreamRelease } from "../../memory/methods/stream-compression.js";
 import { LABEL_SCOPES, type LabelScope } from "../../train/batches.js";
 import { PRECISIONS } from "../../train/loss-scale.js";
@@ -25,6 +26,7 @@ export interface TrainFlags {
   decay?: number;
   ratio?: readonly [low: number, high: number];
   spanWords: number;
+  placement: SpanPlacement;
   blockTokens?: number;
   window?: number;
   compress?: number;
@@ -141,6 +143,14 @@ export function addTrainOptions(command: Command): Command {
       shares,
     )
     .option("--span-words <n>", "sentinel: most words of a span", wholeNumber, LONGEST_SPAN)
+    .addOption(
+      new Option(
+        "--placement <where>",
+        "sentinel: spans at random, as published, or all over the text, whose tokens leave one by one when they are no longer recent",
+      )
+        .choices([...SPAN_PLACEMENTS])
+        .default("random"),
+    )
     .option(
       "--block-tokens <n>",
       "train on plain text in blocks of n tokens, as sentinel, local and scattered always do (256), and streaming-ccm (what fits into a row); with lora: the ceiling to compare those with",

@@ -106,8 +106,8 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       return { ...compressing, mode: { ...ids, method: "full" }, memoryMethod: flags.method, gated: false, recurrent };
     }
     case "sentinel": {
-      const { spanWords: longest } = flags;
-      const places = { blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags), longest };
+      const { spanWords: longest, placement } = flags;
+      const places = { blockTokens: blockTokensOf(flags), ratios: ratiosOf(flags), longest, placement };
       const mode: LayoutMode = { ...ids, method: "sentinel", ...places };
       return { ...onText, mode, memoryMethod: "sentinel", newTokens: SENTINEL_TOKENS };
     }
@@ -134,7 +134,17 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
 
 /** Options of the memory method that the adapter should be used with. */
 export function methodOptions(flags: TrainFlags): Record<string, unknown> {
-  const { method, recursive, sink, decay, maxSteps, compTokens, spanWords, ratio: [low, high] = [0, 0] } = flags;
+  const {
+    method,
+    recursive,
+    sink,
+    decay,
+    maxSteps,
+    compTokens,
+    spanWords,
+    placement,
+    ratio: [low, high] = [0, 0],
+  } = flags;
   const sinks = { sink: sink ? 1 : 0 };
   switch (method) {
     case "ccm-concat":
@@ -153,7 +163,7 @@ export function methodOptions(flags: TrainFlags): Record<string, unknown> {
     case "rmt":
       return {};
     case "sentinel":
-      return { span: spanWords };
+      return { span: spanWords, ...(placement === "recent" ? { policy: "recent", ratio: (low + high) / 2 } : {}) };
     case "local":
     case "scattered":
       return { ratio: (low + high) / 2 };

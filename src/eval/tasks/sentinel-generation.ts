@@ -145,8 +145,9 @@ async function write({ model, entry, percent, seed, prompt, read, signal }: Writ
   const { block, index, begin, reference, referenceText, referenceState } = prompt;
   const { memory: choice } = entry.spec;
   const specs = findMethod(choice.method).options;
-  // Only this policy of sentinel spans follows a share.
-  const policy = Object.hasOwn(specs, "policy") ? { policy: "every" } : {};
+  // Only two policies of sentinel spans follow a share; the other one takes an adapter that was trained for it.
+  const isRecent = entry.result.options["policy"] === "recent";
+  const policy = Object.hasOwn(specs, "policy") && !isRecent ? { policy: "every" } : {};
   const ratio = Object.hasOwn(specs, "ratio") ? { ratio: percent / 100 } : {};
   await using memory = await model.createMemory({ ...choice, options: { ...policy, ...choice.options, ...ratio } });
   const random = new SeededRandom(seed, "writing", block.id, index);

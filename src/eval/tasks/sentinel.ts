@@ -6,6 +6,7 @@
 import { PrecisError } from "../../errors.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { MaskedText } from "../../runtime/protocol.js";
+import type { SpanPlacement } from "../../sentinel/recent-rules.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
 import { writeAttend } from "../../train/attention-mask.js";
@@ -43,6 +44,8 @@ export interface BlockReading {
   percent: number;
   /** Most words of a span (sentinel). */
   longest: number;
+  /** Where spans are (sentinel); default random. */
+  placement?: SpanPlacement;
   vocabSize: number;
 }
 
@@ -50,12 +53,15 @@ export interface BlockReading {
  * The layout of a block. Spans, and tokens kept at random, depend on the block and the share alone. All tokens but the
  * first are predicted, whatever the method.
  */
-export function layoutBlock(block: ProseBlock, { method, percent, longest, vocabSize }: BlockReading): ParallelLayout {
+export function layoutBlock(
+  block: ProseBlock,
+  { method, percent, longest, placement, vocabSize }: BlockReading,
+): ParallelLayout {
   const ids = { vocabSize, padId: 0, bosId: -1, blockTokens: Infinity };
   const ratios = [percent / 100, percent / 100] as const;
   const text = { key: block.id, ids: block.ids, wordStarts: block.wordStarts };
   const layout = LAYOUTS[method] as Exclude<TextMode["method"], "streaming">;
-  if (layout === "sentinel") return layoutText(text, { ...ids, method: layout, ratios, longest });
+  if (layout === "sentinel") return layoutText(text, { ...ids, method: layout, ratios, longest, placement });
   return layoutText(text, layout === "text" ? { ...ids, method: layout } : { ...ids, method: layout, ratios });
 }
 
@@ -79,10 +85,13 @@ export function slotsOf(layout: ParallelLayout, { attend }: MaskedText): { slots
   const { seq, mask, segments } = layout;
   const next: Segment = { kind: "text", block: -1, start: seq, end: seq + 1 };
   const hidden = new Set(mask.hiddenColumns);
+  const lasting = new Set(mask.lastingColumns);
   const first = mask.firstColumn?.(seq) ?? 0;
   let slots = 0;
   for (const column of segments.filter((segment) => mask.sees(next, segment))) {
-    for (let token = Math.max(first, column.start); token < column.end; token++) if (!hidden.has(token)) slots++;
+    for (let token = column.start; token < column.end; token++) {
+      if ((token >= first || lasting.has(token)) && !hidden.has(token)) slots++;
+    }
   }
   // A token is held until the last one that sees it has been read.
   const ends = new Int32Array(seq + 1);
@@ -145,9 +154,10 @@ async function readBlock(
   const { vocabSize, bytesPerSlot } = model.info;
   const longest = Number(result.options["span"] ?? LONGEST_SPAN);
   const { method } = result;
+  const placement = result.options["policy"] === "recent" ? "recent" : "random";
   // What keeps everything reads the same at every share.
   const read = method === "full" ? percents.slice(0, 1) : percents;
-  const layouts = read.map((percent) => layoutBlock(block, { method, percent, longest, vocabSize }));
+  const layouts = read.map((percent) => layoutBlock(block, { method, percent, longest, placement, vocabSize }));
   const texts = layouts.map(maskedText);
   const nll = await model.scoreMasked(texts, { adapter: spec.memory.adapter, signal });
   return percents.map((step, index) => {

@@ -5,6 +5,7 @@
  */
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { recentBehavior } from "../spans/recent-spans.js";
 import { freshSpanState, SPAN_POLICIES, spanBehavior, spanStateFits } from "../spans/span-behavior.js";
 
 /** Squeeze spans into one slot each. */
@@ -17,24 +18,28 @@ export const sentinel: MemoryMethod = defineMethod({
   options: {
     policy: {
       default: "fixed",
-      choices: SPAN_POLICIES,
+      choices: [...SPAN_POLICIES, "recent"],
       description:
-        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses).",
+        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses), recent (all text, in equal spans, whose tokens also stay until they are no longer recent; for adapters trained with --placement recent).",
     },
     span: {
       default: LONGEST_SPAN,
       min: 2,
-      description: "Words of a span; most words of a sentence's or a marked span. Words are separated by white space.",
+      description:
+        "Words of a span; most words of a sentence's, a marked or a recent span. Words are separated by white space.",
     },
     ratio: {
       default: 0.5,
       min: 0,
       max: 1,
       integer: false,
-      description: "every: share of the cache to do without.",
+      description: "every, recent: share of the cache to do without.",
     },
     window: { default: 128, min: 0, description: "older: latest tokens that are not compressed." },
   },
   fits: spanStateFits,
-  create: (options, state = freshSpanState()) => ({ state, ...spanBehavior(options.policy, options, state) }),
+  create: (options, state = freshSpanState()) => ({
+    state,
+    ...(options.policy === "recent" ? recentBehavior(options, state) : spanBehavior(options.policy, options, state)),
+  }),
 });

@@ -20,7 +20,7 @@ export const CCM_SPAN_OPTIONS: {
     default: "none",
     choices: ["none", ...SPAN_POLICIES],
     description:
-      "Spans inside a step that a second, sentinel adapter squeezes into one slot each before the step is compressed; the policies are those of the method sentinel.",
+      "Spans inside a step that a second, sentinel adapter squeezes into one slot each before the step is compressed; the policies are those of the method sentinel, all but recent.",
   },
   spanWords: { default: LONGEST_SPAN, min: 2, description: "spans: words of a span, or most words of one." },
   spanRatio: {

@@ -6,8 +6,14 @@ import type { MemorySession } from "../session.js";
  * Reads `<CL>` and `<CR>` of the span in the slots [first, first + count) and puts the row of `<CR>` in their place. The
  * span's rows were made without sight of `<CL>`, and `<CR>` sees nothing but the span and `<CL>`, so it does not matter
  * how long ago the span was read, and the rest of the cache is not even looked at.
+ * @param options.keepsText leaves the span's slots where they are, and puts the row behind them
  */
-export async function compressSpan(session: MemorySession, first: number, count: number): Promise<void> {
+export async function compressSpan(
+  session: MemorySession,
+  first: number,
+  count: number,
+  { keepsText = false }: { keepsText?: boolean } = {},
+): Promise<void> {
   const { row, runner, textAdapter: adapter } = session;
   const end = first + count;
   const positions = sentinelPositions(row.positions[first] as number, row.positions[end - 1] as number);
@@ -24,5 +30,5 @@ export async function compressSpan(session: MemorySession, first: number, count:
   const newest = row.length;
   row.append(result, 0, 1, [positions.close], "span");
   const slots = Array.from({ length: newest }, (_, slot) => slot);
-  row.arrange([...slots.slice(0, first), newest, ...slots.slice(end)]);
+  row.arrange([...slots.slice(0, keepsText ? end : first), newest, ...slots.slice(end)]);
 }

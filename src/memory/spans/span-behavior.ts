@@ -56,12 +56,17 @@ async function followCaller(session: MemorySession, pending: number[], waiting: 
   return waiting.length;
 }
 
-/** Compresses what a policy cuts off; @returns how many tokens the next run may take before it would cut again. */
-async function followPolicy(
+/**
+ * Compresses what a policy cuts off.
+ * @param compress gets the slots [first, first + count) of a span
+ * @returns how many tokens the next run may take before the policy would cut again
+ */
+export async function followPolicy(
   policy: SpanPolicy,
   session: MemorySession,
   state: Record<string, unknown>,
   waiting: readonly number[],
+  compress: (first: number, count: number) => Promise<void>,
 ): Promise<number> {
   const { words } = session;
   const pending = state["pending"] as number[];
@@ -70,7 +75,7 @@ async function followPolicy(
     const cut = policy({ words, pending, next: waiting[0] as number, decided: decided() });
     if (cut === undefined) break;
     const first = session.row.length - pending.length;
-    if (cut.compress && cut.tokens >= SHORTEST_SPAN) await compressSpan(session, first, cut.tokens);
+    if (cut.compress) await compress(first, cut.tokens);
     if (!words.isSpecial(pending[0] as number)) state["decided"] = decided() + 1;
     pending.splice(0, cut.tokens);
   }
@@ -130,7 +135,9 @@ export function spanBehavior(
   return {
     async beforeRun(session, waiting) {
       if (decide === undefined) return followCaller(session, pending, waiting);
-      return followPolicy(decide, session, state, waiting);
+      return followPolicy(decide, session, state, waiting, async (first, count) => {
+        if (count >= SHORTEST_SPAN) await compressSpan(session, first, count);
+      });
     },
     async afterRun(_session, ids) {
       pending.push(...ids);
