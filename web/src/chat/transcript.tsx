@@ -1,0 +1,113 @@
+/** @file What was said, turn by turn. */
+import { useLayoutEffect, useRef } from "preact/hooks";
+import type { Conversation } from "../state/conversation.js";
+import { useObserved } from "../state/observable.js";
+import type { Turn } from "../state/transcripts.js";
+import { count } from "../format.js";
+
+/** What a transcript offers on its turns. */
+export interface TranscriptProps {
+  conversation: Conversation;
+  onFork?: (step: number) => void;
+  onRewind?: (step: number) => void;
+  /** Leaves out what is the same in each of several transcripts side by side. */
+  answersOnly?: boolean;
+}
+
+/** The turns; keeps the end in sight while one reads there. */
+export function Transcript({ conversation, onFork, onRewind }: TranscriptProps) {
+  useObserved(conversation);
+  const list = useRef<HTMLOListElement>(null);
+  const atEnd = useRef(true);
+  useLayoutEffect(() => {
+    const box = list.current;
+    if (box !== null && atEnd.current) box.scrollTop = box.scrollHeight;
+  });
+  const { turns, session } = conversation;
+  const unknown =
+    session.step - turns.filter(({ status }) => status === "done").reduce((n, t) => n + t.step - t.from, 0);
+  return (
+    <ol
+      ref={list}
+      class="transcript"
+      tabIndex={0}
+      aria-label="Conversation"
+      onScroll={({ currentTarget: box }) => {
+        atEnd.current = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+      }}
+    >
+      {unknown > 0 && !conversation.busy && (
+        <li class="quiet">
+          {count(unknown, "step")} of this session {unknown === 1 ? "was" : "were"} not said in this browser. The memory
+          has {unknown === 1 ? "it" : "them"}; the words are not kept.
+        </li>
+      )}
+      {turns.map((turn, index) => (
+        <TurnView
+          // A turn keeps its place for as long as it is there.
+          key={`${index}-${turn.from}`}
+          turn={turn}
+          latest={index === turns.length - 1}
+          canGoBack={conversation.kept.has(turn.step) && !conversation.busy}
+          {...(onFork && { onFork })}
+          {...(onRewind && { onRewind })}
+        />
+      ))}
+    </ol>
+  );
+}
+
+function TurnView(props: {
+  turn: Turn;
+  latest: boolean;
+  canGoBack: boolean;
+  onFork?: (step: number) => void;
+  onRewind?: (step: number) => void;
+}) {
+  const { turn, latest, canGoBack, onFork, onRewind } = props;
+  const { kind, role, text, answer, status, step, error } = turn;
+  const running = status === "running";
+  return (
+    <li class={`turn ${kind}`}>
+      <div class={`said ${role}`}>
+        <span class="for-readers">{role === "assistant" ? "The assistant said: " : "You said: "}</span>
+        {text}
+      </div>
+      {kind === "answer" && (answer !== "" || running) && (
+        <div class="said assistant" aria-busy={running} aria-live={running ? "off" : "polite"}>
+          <span class="for-readers">Answer: </span>
+          {answer}
+          {running && <span class="caret" aria-label={answer === "" ? "The answer is being written" : undefined} />}
+        </div>
+      )}
+      {status === "stopped" && <p class="quiet">Stopped. Nothing of this turn was remembered.</p>}
+      {error !== undefined && (
+        <p class="alert" role="alert">
+          {error.message} {error.nextStep}
+        </p>
+      )}
+      {status === "done" && (
+        <div class="turn-foot">
+          <span class="quiet">{describe(turn)}</span>
+          {onFork !== undefined && (
+            <button type="button" class="link" disabled={!canGoBack} onClick={() => onFork(step)}>
+              Fork<span class="for-readers"> after step {step}</span>
+            </button>
+          )}
+          {onRewind !== undefined && !latest && (
+            <button type="button" class="link" disabled={!canGoBack} onClick={() => onRewind(step)}>
+              Rewind to here<span class="for-readers">, step {step}</span>
+            </button>
+          )}
+        </div>
+      )}
+    </li>
+  );
+}
+
+function describe({ kind, step, from, tokensPerSecond, reason }: Turn): string {
+  const steps = step - from > 1 ? `Steps ${from + 1}–${step}` : `Step ${step}`;
+  if (kind === "context") return `${steps} · remembered`;
+  const speed = tokensPerSecond === undefined ? "" : ` · ${Math.round(tokensPerSecond)} tokens/s`;
+  return `${steps}${speed}${reason === "length" ? " · cut at the longest answer" : ""}`;
+}
