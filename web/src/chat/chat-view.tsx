@@ -17,6 +17,7 @@ export function ChatView({ playground, theme }: { playground: Playground; theme:
   const { current } = playground;
   useObserved(...(current === undefined ? [] : [current]));
   const [half, setHalf] = useState<Half>("talk");
+  const answered = current?.turns.findLast(({ kind }) => kind === "answer");
   return (
     <div class={`chat-view show-${half}`}>
       <SessionList playground={playground} />
@@ -29,6 +30,9 @@ export function ChatView({ playground, theme }: { playground: Playground; theme:
         </button>
       </div>
       <main class="talk" aria-label="Chat">
+        <p class="for-readers" role="status">
+          {answered?.status === "done" ? answered.answer : ""}
+        </p>
         {current === undefined ? (
           <NewSession playground={playground} />
         ) : (
@@ -46,6 +50,7 @@ export function ChatView({ playground, theme }: { playground: Playground; theme:
           </>
         )}
         <Composer
+          focusKey={`${current?.id} ${current?.turns.length} ${playground.busy}`}
           busy={playground.busy}
           options={playground.options}
           onOptions={(options) => playground.setOptions(options)}

@@ -1,9 +1,11 @@
 /** @file Where one writes: Enter sends, Shift+Enter breaks the line. */
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { AnswerOptions } from "../api/client.js";
 
 /** What a composer does. */
 export interface ComposerProps {
+  /** Changes when what one does next is write, so that the field takes a focus that was lost. */
+  focusKey: string;
   busy: boolean;
   options: AnswerOptions;
   onOptions: (options: Partial<AnswerOptions>) => void;
@@ -13,7 +15,7 @@ export interface ComposerProps {
 }
 
 /** The composer. */
-export function Composer({ busy, options, onOptions, onSend, onRemember, onStop }: ComposerProps) {
+export function Composer({ focusKey, busy, options, onOptions, onSend, onRemember, onStop }: ComposerProps) {
   const [text, setText] = useState("");
   const field = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => {
@@ -22,6 +24,10 @@ export function Composer({ busy, options, onOptions, onSend, onRemember, onStop 
     area.style.height = "auto";
     area.style.height = `${Math.min(area.scrollHeight, 200)}px`;
   }, [text]);
+  useEffect(() => {
+    // Where there is no keyboard, a focus would bring one up on the screen.
+    if (document.activeElement === document.body && matchMedia("(pointer: fine)").matches) field.current?.focus();
+  }, [focusKey]);
   const give = (take: (text: string) => void): void => {
     const given = text.trim();
     if (given === "" || busy) return;
@@ -39,6 +45,7 @@ export function Composer({ busy, options, onOptions, onSend, onRemember, onStop 
     >
       <textarea
         ref={field}
+        id="message"
         rows={1}
         aria-label="Message"
         placeholder="Write a message"

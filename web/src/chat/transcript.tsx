@@ -10,8 +10,6 @@ export interface TranscriptProps {
   conversation: Conversation;
   onFork?: (step: number) => void;
   onRewind?: (step: number) => void;
-  /** Leaves out what is the same in each of several transcripts side by side. */
-  answersOnly?: boolean;
 }
 
 /** The turns; keeps the end in sight while one reads there. */
@@ -68,13 +66,13 @@ function TurnView(props: {
   const { kind, role, text, answer, status, step, error } = turn;
   const running = status === "running";
   return (
-    <li class={`turn ${kind}`}>
+    <li class={`turn ${kind} by-${role}`}>
       <div class={`said ${role}`}>
         <span class="for-readers">{role === "assistant" ? "The assistant said: " : "You said: "}</span>
         {text}
       </div>
       {kind === "answer" && (answer !== "" || running) && (
-        <div class="said assistant" aria-busy={running} aria-live={running ? "off" : "polite"}>
+        <div class="said assistant" aria-busy={running}>
           <span class="for-readers">Answer: </span>
           {answer}
           {running && <span class="caret" aria-label={answer === "" ? "The answer is being written" : undefined} />}
@@ -96,7 +94,7 @@ function TurnView(props: {
           )}
           {onRewind !== undefined && !latest && (
             <button type="button" class="link" disabled={!canGoBack} onClick={() => onRewind(step)}>
-              Rewind to here<span class="for-readers">, step {step}</span>
+              Rewind to here<span class="for-readers"> (step {step})</span>
             </button>
           )}
         </div>

@@ -45,6 +45,7 @@ export function CompareView({ playground, theme }: { playground: Playground; the
         <>
           <div class="compare-chart">
             <BytesChart
+              height={104}
               series={lanes.map(({ label, conversation }, index) => ({
                 name: label,
                 tone: TONES[index] ?? "memory",
@@ -82,6 +83,7 @@ export function CompareView({ playground, theme }: { playground: Playground; the
         </>
       )}
       <Composer
+        focusKey={`${lanes.length} ${busy}`}
         busy={busy}
         options={playground.options}
         onOptions={(options) => playground.setOptions(options)}
@@ -111,12 +113,12 @@ function LaneView(props: {
         <span class="quiet">{conversation.session.method}</span>
         <span class="spread" />
         <b class="number">{formatBytes(memory.bytes)}</b>
-        <span class="quiet number">{memory.slots === 0 ? "" : `1/${formatRatio(memory.ratio).replace("×", "")}`}</span>
+        <span class="quiet number">{memory.ratio > 1.005 && `${formatRatio(memory.ratio)} smaller`}</span>
       </header>
       <Transcript conversation={conversation} onRewind={onRewind} />
       <details class="lane-memory" open>
         <summary>Memory</summary>
-        <Slots conversation={conversation} theme={theme} name={`${label} map`} height={150} brief />
+        <Slots conversation={conversation} theme={theme} name={`${label} map`} height={112} brief />
       </details>
     </section>
   );

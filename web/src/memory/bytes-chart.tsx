@@ -10,7 +10,6 @@ export interface Series {
   values: readonly (number | undefined)[];
 }
 
-const HEIGHT = 132;
 const MARGIN = { top: 10, right: 8, bottom: 20, left: 52 };
 
 /** Round numbers from 0 to at least `top`. */
@@ -34,7 +33,7 @@ function pathOf(values: Series["values"], x: (index: number) => number, y: (valu
 }
 
 /** The chart. Values of the turn that is pointed at, else of the latest, stand in the legend. */
-export function BytesChart({ series }: { series: readonly Series[] }) {
+export function BytesChart({ series, height = 132 }: { series: readonly Series[]; height?: number }) {
   const frame = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(0);
   const [pointed, setPointed] = useState<number | undefined>();
@@ -49,7 +48,7 @@ export function BytesChart({ series }: { series: readonly Series[] }) {
   const top = marks.at(-1) ?? 1;
   const inner = Math.max(0, width - MARGIN.left - MARGIN.right);
   const x = (index: number): number => MARGIN.left + (turns <= 1 ? inner / 2 : (index / (turns - 1)) * inner);
-  const y = (value: number): number => HEIGHT - MARGIN.bottom - (value / top) * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const y = (value: number): number => height - MARGIN.bottom - (value / top) * (height - MARGIN.top - MARGIN.bottom);
   const shown = pointed ?? turns - 1;
   const point = (event: PointerEvent): void => {
     const left = frame.current?.getBoundingClientRect().left ?? 0;
@@ -71,7 +70,7 @@ export function BytesChart({ series }: { series: readonly Series[] }) {
       <div ref={frame} onPointerMove={point} onPointerLeave={() => setPointed(undefined)}>
         <svg
           width={width}
-          height={HEIGHT}
+          height={height}
           role="img"
           aria-label={`Bytes after each of ${turns} turns. Latest: ${last}.`}
         >
@@ -84,12 +83,12 @@ export function BytesChart({ series }: { series: readonly Series[] }) {
             </g>
           ))}
           {turns > 0 && (
-            <text class="tick" x={x(0)} y={HEIGHT - 4} text-anchor="middle">
-              1
+            <text class="tick" x={x(0)} y={height - 4} text-anchor={turns > 1 ? "start" : "middle"}>
+              turn 1
             </text>
           )}
           {turns > 1 && (
-            <text class="tick" x={x(turns - 1)} y={HEIGHT - 4} text-anchor="middle">
+            <text class="tick" x={x(turns - 1)} y={height - 4} text-anchor="end">
               {turns}
             </text>
           )}

@@ -110,7 +110,7 @@ export function Slots(props: {
       <div class="map-head">
         <div class="segmented" role="group" aria-label="Which slots">
           <button type="button" aria-pressed={view === "read"} onClick={() => setView("read")}>
-            Read by the last answer
+            Last answer
           </button>
           <button type="button" aria-pressed={view === "held"} onClick={() => setView("held")}>
             Held now
@@ -135,7 +135,7 @@ export function Slots(props: {
             onCell={setCell}
             theme={theme}
           />
-          <CellDetail cell={cell} conversation={conversation} slots={slots} shares={shares} />
+          <CellDetail cell={cell} conversation={conversation} slots={slots} shares={shares} brief={brief} />
           {!brief && (
             <StepList groups={groups} own={own} textOf={(step) => conversation.textOf(step)} onMark={setGroup} />
           )}
@@ -170,11 +170,13 @@ function CellDetail(props: {
   conversation: Conversation;
   slots: ReturnType<typeof useShown>["slots"];
   shares: ReturnType<typeof useShown>["shares"];
+  brief: boolean;
 }) {
-  const { cell, conversation, slots, shares } = props;
+  const { cell, conversation, slots, shares, brief } = props;
   const slot = cell && slots[cell.slot];
+  const size = brief ? "cell-detail brief" : "cell-detail";
   if (cell === undefined || slot === undefined) {
-    return <p class="cell-detail quiet">Point at a cell, or walk with the arrow keys, to see where it comes from.</p>;
+    return <p class={`${size} quiet`}>Point at a cell, or walk with the arrow keys, to see where it comes from.</p>;
   }
   const share = shares?.[cell.layer]?.[cell.slot];
   const { steps, tokens, kind } = slot;
@@ -187,7 +189,7 @@ function CellDetail(props: {
         ? `token ${tokens[0] + 1}`
         : `tokens ${tokens[0] + 1}–${tokens[1]}`;
   return (
-    <div class="cell-detail">
+    <div class={size}>
       <p>
         <b>{stepsLabel(steps)}</b>
         {span !== "" && `, ${span}`}
@@ -198,10 +200,12 @@ function CellDetail(props: {
           </>
         )}
       </p>
-      <p class="quiet">
-        Layer {cell.layer + 1}, slot {cell.slot + 1}: {what ?? "compressed"}
-      </p>
-      {text !== undefined && <p class="cell-text">{excerpt(text, 160)}</p>}
+      {!brief && (
+        <p class="quiet">
+          Layer {cell.layer + 1}, slot {cell.slot + 1}: {what ?? "compressed"}
+        </p>
+      )}
+      {text !== undefined && <p class="cell-text">{excerpt(text, brief ? 70 : 160)}</p>}
       {text === undefined && steps !== null && steps[0] === steps[1] && (
         <p class="quiet">What was said then is not stored in this browser.</p>
       )}

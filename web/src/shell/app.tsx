@@ -28,6 +28,19 @@ export function App({ playground }: { playground: Playground }) {
   const chatHash = current === undefined ? "#new" : `#s/${current.id}`;
   return (
     <>
+      {ready && (
+        <a
+          class="skip"
+          href="#message"
+          onClick={(event) => {
+            // The address names a session, and must stay.
+            event.preventDefault();
+            document.getElementById("message")?.focus();
+          }}
+        >
+          To the message field
+        </a>
+      )}
       <header class="top">
         <span class="brand">Precis</span>
         {ready && (

@@ -131,7 +131,7 @@ function compressedChoice(precis: ModelView["precis"]): { label: string; memory:
   const fallback = precis.adapters.find(({ method }) => compresses(method))?.method;
   const { method } = precis.default_memory;
   if (compresses(method) || fallback === undefined || fallback === null) {
-    return { label: compresses(method) ? "Compressed memory" : "Server's default", memory: {} };
+    return { label: compresses(method) ? "Compressed" : "Server's default", memory: {} };
   }
-  return { label: "Compressed memory", memory: { method: fallback } };
+  return { label: "Compressed", memory: { method: fallback } };
 }

@@ -43,6 +43,8 @@ export class Playground extends Observable {
   /** The latest thing that went wrong outside a conversation. */
   notice: Failure | undefined;
   #opening = false;
+  /** Those that were opened, as an answer may go on in one while another is looked at. */
+  readonly #conversations = new Map<string, Conversation>();
 
   constructor() {
     super();
@@ -143,6 +145,7 @@ export class Playground extends Observable {
   async deleteCurrent(): Promise<void> {
     await this.#attempt(async () => {
       await this.current?.delete();
+      this.#conversations.delete(this.current?.id ?? "");
       this.#go("#new");
     });
   }
@@ -160,9 +163,11 @@ export class Playground extends Observable {
       const metadata = { source: "playground", title: title.slice(0, 80) };
       const session = await this.client.create(this.choice, metadata);
       this.current = this.#conversation(session);
+      this.sessions = [session, ...this.sessions];
       history.replaceState(null, "", `#s/${session.id}`);
     } finally {
       this.#opening = false;
+      this.changed();
     }
     return this.current;
   }
@@ -176,12 +181,16 @@ export class Playground extends Observable {
       const conversation = this.#conversation(await this.client.session(id));
       this.current = conversation;
       this.changed();
-      await conversation.refresh();
+      if (!conversation.busy) await conversation.refresh();
     });
   }
 
   #conversation(session: SessionView): Conversation {
-    return new Conversation(this.client, this.transcripts, session);
+    const known = this.#conversations.get(session.id);
+    if (known !== undefined) return known;
+    const conversation = new Conversation(this.client, this.transcripts, session);
+    this.#conversations.set(session.id, conversation);
+    return conversation;
   }
 
   async #attempt(work: () => Promise<void>): Promise<void> {
