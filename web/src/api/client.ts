@@ -36,7 +36,9 @@ interface ErrorBody {
 
 function failureOf(status: number, { error }: ErrorBody): RequestFailure {
   const { message = `The server answered ${status}.`, code = "unknown", next_step: nextStep } = error ?? {};
-  return new RequestFailure(status, code, message, nextStep ?? undefined);
+  // The server's messages end with what can be done, where it knows.
+  const isSaid = nextStep === undefined || nextStep === null || message.includes(nextStep);
+  return new RequestFailure(status, code, message, isSaid ? undefined : nextStep);
 }
 
 /** Talks to the server that the page came from. */

@@ -22,10 +22,10 @@ export function SessionList({ playground }: { playground: Playground }) {
           <li key={id}>
             <a href={`#s/${id}`} aria-current={id === current?.id ? "page" : undefined} onClick={() => setOpen(false)}>
               <span class="session-title">
-                {parent === null ? "" : "⑂ "}
                 {excerpt(metadata["title"] ?? playground.transcripts.title(id) ?? id, 60)}
               </span>
               <span class="quiet">
+                {parent === null ? "" : "fork · "}
                 {method} · {count(memory.slots, "slot")} · {formatBytes(memory.bytes)}
               </span>
             </a>

@@ -1,5 +1,5 @@
 /** @file What was said, turn by turn. */
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Conversation } from "../state/conversation.js";
 import { useObserved } from "../state/observable.js";
 import type { Turn } from "../state/transcripts.js";
@@ -17,6 +17,14 @@ export function Transcript({ conversation, onFork, onRewind }: TranscriptProps) 
   useObserved(conversation);
   const list = useRef<HTMLOListElement>(null);
   const atEnd = useRef(true);
+  useEffect(() => {
+    // A list that was hidden comes back scrolled to its beginning.
+    const observer = new ResizeObserver(([entry]) => {
+      if (atEnd.current && entry !== undefined) entry.target.scrollTop = entry.target.scrollHeight;
+    });
+    if (list.current !== null) observer.observe(list.current);
+    return () => observer.disconnect();
+  }, []);
   useLayoutEffect(() => {
     const box = list.current;
     if (box !== null && atEnd.current) box.scrollTop = box.scrollHeight;
@@ -31,6 +39,7 @@ export function Transcript({ conversation, onFork, onRewind }: TranscriptProps) 
       tabIndex={0}
       aria-label="Conversation"
       onScroll={({ currentTarget: box }) => {
+        if (box.clientHeight === 0) return;
         atEnd.current = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
       }}
     >
@@ -65,6 +74,7 @@ function TurnView(props: {
   const { turn, latest, canGoBack, onFork, onRewind } = props;
   const { kind, role, text, answer, status, step, error } = turn;
   const running = status === "running";
+  const gone = canGoBack || running ? undefined : "The server does not keep this state any more";
   return (
     <li class={`turn ${kind} by-${role}`}>
       <div class={`said ${role}`}>
@@ -88,12 +98,12 @@ function TurnView(props: {
         <div class="turn-foot">
           <span class="quiet">{describe(turn)}</span>
           {onFork !== undefined && (
-            <button type="button" class="link" disabled={!canGoBack} onClick={() => onFork(step)}>
+            <button type="button" class="link" disabled={!canGoBack} title={gone} onClick={() => onFork(step)}>
               Fork<span class="for-readers"> after step {step}</span>
             </button>
           )}
           {onRewind !== undefined && !latest && (
-            <button type="button" class="link" disabled={!canGoBack} onClick={() => onRewind(step)}>
+            <button type="button" class="link" disabled={!canGoBack} title={gone} onClick={() => onRewind(step)}>
               Rewind to here<span class="for-readers"> (step {step})</span>
             </button>
           )}

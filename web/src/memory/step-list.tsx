@@ -24,7 +24,7 @@ function Share({ share, top }: { share: number; top: number }) {
 
 /** A row per group; pointing at one marks its slots in the map. */
 export function StepList({ groups, own, textOf, onMark }: StepListProps) {
-  const top = Math.max(...groups.map(({ share }) => share ?? 0), own ?? 0);
+  const top = Math.max(...groups.map(({ share }) => share ?? 0));
   return (
     <ol class="steps" aria-label="What the slots stand for, by step">
       {groups.map((group) => {
@@ -51,7 +51,10 @@ export function StepList({ groups, own, textOf, onMark }: StepListProps) {
         <li class="own">
           <span class="step-name">Itself</span>
           <span class="step-text">the question and the answer so far</span>
-          <Share share={own} top={top} />
+          <span class="share">
+            <span />
+            <span class="number">{formatShare(own)}</span>
+          </span>
         </li>
       )}
     </ol>
