@@ -44,9 +44,9 @@ export class Comparison extends Observable {
   async resume(): Promise<void> {
     if (this.#resumed) return;
     this.#resumed = true;
-    const stored: unknown = JSON.parse(localStorage.getItem(STORED) ?? "[]");
-    if (!isStored(stored)) return;
     try {
+      const stored: unknown = JSON.parse(localStorage.getItem(STORED) ?? "[]");
+      if (!isStored(stored)) return;
       const sessions = await Promise.all(stored.map(({ id }) => this.#client.session(id)));
       this.#setLanes(stored.map(({ label }, index) => ({ label, session: sessions[index] })));
     } catch {
