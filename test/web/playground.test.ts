@@ -153,15 +153,21 @@ describe.skipIf(browserProgram === undefined)("the playground", () => {
   test("stops an answer, of which nothing is remembered", async () => {
     const page = await browser.open(open.url);
     await remember(page, "Remember this.");
+    await ask(page, "What did I say?");
     await page.getByText("Options").click();
     await page.getByLabel("Longest answer").fill("600");
-    await page.getByLabel("Temperature").fill("2");
+    // An answer that ends by itself too early would leave nothing to stop.
+    await page.route("**/v1/chat/completions", (route) =>
+      route.continue({ postData: { ...(route.request().postDataJSON() as object), ignore_eos: true } }),
+    );
     await page.getByLabel("Message").fill("Tell me a long story about it.");
     await page.getByLabel("Message").press("Enter");
-    await page.locator(".said.assistant").filter({ hasText: /\w/ }).waitFor();
+    await page.locator(".said.assistant").filter({ hasText: /\w/ }).nth(1).waitFor();
     await page.getByRole("button", { name: "Stop" }).click();
     await page.getByText("Nothing of this turn was remembered").waitFor();
-    await page.getByText("in 1 step").waitFor();
+    await page.getByText("in 2 steps").waitFor();
+    // What the answer before looked at is still to be seen.
+    await page.getByText("the question and the answer so far").waitFor();
   });
 
   test("sends one input to three memories side by side", async () => {

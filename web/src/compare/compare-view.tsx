@@ -9,6 +9,7 @@ import { Slots } from "../memory/memory-panel.js";
 import type { Lane } from "../state/comparison.js";
 import { useObserved } from "../state/observable.js";
 import type { Playground } from "../state/playground.js";
+import type { Turn } from "../state/transcripts.js";
 
 const TONES: readonly Series["tone"][] = ["full", "window", "memory"];
 
@@ -49,7 +50,7 @@ export function CompareView({ playground, theme }: { playground: Playground; the
               series={lanes.map(({ label, conversation }, index) => ({
                 name: label,
                 tone: TONES[index] ?? "memory",
-                values: conversation.turns.map(({ usage }) => usage?.bytes),
+                values: bytesOf(conversation.turns),
               }))}
             />
             <button
@@ -93,6 +94,12 @@ export function CompareView({ playground, theme }: { playground: Playground; the
       />
     </main>
   );
+}
+
+/** Bytes after each turn; one that failed or was stopped has changed nothing. */
+function bytesOf(turns: readonly Turn[]): number[] {
+  let bytes = 0;
+  return turns.map(({ usage }) => (bytes = usage?.bytes ?? bytes));
 }
 
 function LaneView(props: {

@@ -8,6 +8,7 @@ import type { Transcripts, Turn } from "./transcripts.js";
 export type AttentionState =
   { status: "none"; why: string } | { status: "loading" } | { status: "ready"; attention: Attention };
 
+const NOT_HERE = "What was answered before is not stored in this browser, so where it looked is not known.";
 const NO_ANSWER = "No answer yet. The next one will show here which slots it looks at.";
 
 function describe(error: unknown): { message: string; nextStep?: string | undefined } {
@@ -26,6 +27,8 @@ export class Conversation extends Observable {
   /** Why the memory could not be read. */
   failure: string | undefined;
   #abort: AbortController | undefined;
+  /** How often the attention was asked for; only the latest answer counts. */
+  #looks = 0;
 
   constructor(client: Client, transcripts: Transcripts, session: SessionView) {
     super();
@@ -50,7 +53,7 @@ export class Conversation extends Observable {
 
   /** The texts of a step, if this browser knows them. */
   textOf(step: number): string | undefined {
-    const turn = this.turns.find((each) => each.from < step && step <= each.step && each.status !== "failed");
+    const turn = this.turns.find((each) => each.from < step && step <= each.step && each.status === "done");
     if (turn === undefined) return undefined;
     return turn.kind === "context" ? turn.text : `${turn.text} → ${turn.answer}`;
   }
@@ -131,8 +134,7 @@ export class Conversation extends Observable {
   #begin(turn: Pick<Turn, "kind" | "role" | "text">): Turn {
     const from = this.session.step;
     const begun: Turn = { ...turn, answer: "", status: "running", from, step: from };
-    // What failed or was stopped left nothing in the session.
-    this.turns = [...this.turns.filter(({ status }) => status === "done"), begun];
+    this.turns = [...this.turns, begun];
     return begun;
   }
 
@@ -159,9 +161,11 @@ export class Conversation extends Observable {
       this.attention = { status: "none", why };
       this.changed();
     };
+    if (last === undefined && this.turns.length === 0 && this.session.step > 0) return none(NOT_HERE);
     if (last === undefined || last.answer === "") return none(NO_ANSWER);
     if (last.from === 0) return none("The first answer had an empty memory to look at. The next one will show here.");
     if (!this.kept.has(last.from)) return none("The state that the last answer looked at is not kept.");
+    const look = ++this.#looks;
     this.attention = { status: "loading" };
     this.changed();
     try {
@@ -171,11 +175,11 @@ export class Conversation extends Observable {
         step: last.from,
       });
       // Another turn may have begun meanwhile, which will look for itself.
-      if (this.turns.findLast(({ kind }) => kind === "answer") !== last) return;
+      if (look !== this.#looks || this.busy) return;
       this.attention = { status: "ready", attention };
       this.changed();
     } catch (error) {
-      none(`The attention could not be read: ${describe(error).message}`);
+      if (look === this.#looks) none(`The attention could not be read: ${describe(error).message}`);
     }
   }
 }
