@@ -191,6 +191,24 @@ describe.skipIf(browserProgram === undefined)("the playground", () => {
     await page.getByText("One input, three memories").waitFor();
   });
 
+  test("goes on with the others where one memory is full", async () => {
+    const page = await browser.open(`${open.url}/#compare`);
+    const lanes = page.locator(".lane");
+    await page.getByLabel("Message").fill("Clara likes the sea, and Leo likes the hills. ".repeat(90));
+    await page.getByRole("button", { name: "Remember only" }).click();
+    await lanes.first().getByRole("alert").getByText("The model takes 1024 positions").waitFor();
+    await lanes.nth(1).getByText("Step 1 · remembered").waitFor();
+    await remember(page, "Something short.");
+    for (const [lane, step] of [1, 2, 1].entries()) {
+      await lanes.nth(lane).getByText(`Step ${step} · remembered`).waitFor();
+    }
+    await lanes.nth(1).getByRole("button", { name: "Rewind to here" }).click();
+    await page.getByText("Something short.").first().waitFor({ state: "detached" });
+    // Each is where it was then, though their steps have different numbers.
+    await expect.poll(() => lanes.locator("header b").allInnerTexts()).toEqual(["0 B", "2.10 MB", "0 B"]);
+    expect(browser.complaints().every((complaint) => complaint.includes("400"))).toBe(true);
+  });
+
   test("asks for a key where the server wants one", async () => {
     const page = await browser.open(locked.url);
     await page.getByLabel("API key").fill("sk-wrong");

@@ -44,7 +44,7 @@ export function ChatView({ playground, theme }: { playground: Playground; theme:
               <Transcript
                 conversation={current}
                 onFork={(step) => void playground.fork(step)}
-                onRewind={(step) => void playground.rewind(step)}
+                onRewind={(turn) => void playground.rewind(turn)}
               />
             )}
           </>
@@ -88,7 +88,7 @@ function SessionHead({ playground }: { playground: Playground }) {
         type="button"
         class="link"
         disabled={current.busy || session.step === 0}
-        onClick={() => void playground.rewind(0)}
+        onClick={() => void playground.rewind(-1)}
       >
         Start over
       </button>

@@ -9,7 +9,8 @@ import { count } from "../format.js";
 export interface TranscriptProps {
   conversation: Conversation;
   onFork?: (step: number) => void;
-  onRewind?: (step: number) => void;
+  /** Gets the number of the turn, from 0. */
+  onRewind?: (turn: number) => void;
 }
 
 /** The turns; keeps the end in sight while one reads there. */
@@ -57,7 +58,7 @@ export function Transcript({ conversation, onFork, onRewind }: TranscriptProps) 
           latest={index === turns.length - 1}
           canGoBack={conversation.kept.has(turn.step) && !conversation.busy}
           {...(onFork && { onFork })}
-          {...(onRewind && { onRewind })}
+          {...(onRewind && { onRewind: () => onRewind(index) })}
         />
       ))}
     </ol>
@@ -69,7 +70,7 @@ function TurnView(props: {
   latest: boolean;
   canGoBack: boolean;
   onFork?: (step: number) => void;
-  onRewind?: (step: number) => void;
+  onRewind?: () => void;
 }) {
   const { turn, latest, canGoBack, onFork, onRewind } = props;
   const { kind, role, text, answer, status, step, error } = turn;
@@ -103,7 +104,7 @@ function TurnView(props: {
             </button>
           )}
           {onRewind !== undefined && !latest && (
-            <button type="button" class="link" disabled={!canGoBack} title={gone} onClick={() => onRewind(step)}>
+            <button type="button" class="link" disabled={!canGoBack} title={gone} onClick={onRewind}>
               Rewind to here<span class="for-readers"> (step {step})</span>
             </button>
           )}

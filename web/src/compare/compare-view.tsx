@@ -77,7 +77,7 @@ export function CompareView({ playground, theme }: { playground: Playground; the
                 index={index}
                 shown={shown === index}
                 theme={theme}
-                onRewind={(step) => void playground.compare((one) => one.rewind(step))}
+                onRewind={(turn) => void playground.compare((one) => one.rewind(turn))}
               />
             ))}
           </div>
@@ -107,7 +107,7 @@ function LaneView(props: {
   index: number;
   shown: boolean;
   theme: string;
-  onRewind: (step: number) => void;
+  onRewind: (turn: number) => void;
 }) {
   const { lane, index, shown, theme, onRewind } = props;
   const { conversation, label } = lane;

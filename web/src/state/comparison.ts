@@ -73,10 +73,10 @@ export class Comparison extends Observable {
     for (const { conversation } of this.lanes) conversation.stop();
   }
 
-  /** Turns all memories back; those that cannot go there stay. */
-  async rewind(step: number): Promise<void> {
-    const able = this.lanes.filter(({ conversation }) => conversation.kept.has(step));
-    await Promise.all(able.map(({ conversation }) => conversation.rewind(step)));
+  /** Takes all memories back to after a turn; those that cannot go there stay. */
+  async rewind(turn: number): Promise<void> {
+    const able = this.lanes.filter(({ conversation }) => conversation.kept.has(conversation.stepAfter(turn)));
+    await Promise.all(able.map(({ conversation }) => conversation.rewind(turn)));
     this.changed();
   }
 

@@ -107,10 +107,15 @@ export class Conversation extends Observable {
     this.#abort?.abort();
   }
 
-  /** Goes back to how things were after a step. */
-  async rewind(step: number): Promise<void> {
-    this.session = await this.#client.rewind(this.id, step);
-    this.turns = this.turns.filter((turn) => turn.step <= step && turn.status === "done");
+  /** The step after a turn; one that failed was none. */
+  stepAfter(turn: number): number {
+    return this.turns[turn]?.step ?? 0;
+  }
+
+  /** Goes back to how things were after a turn, or, with -1, at the beginning. */
+  async rewind(turn: number): Promise<void> {
+    this.session = await this.#client.rewind(this.id, this.stepAfter(turn));
+    this.turns = this.turns.slice(0, turn + 1);
     this.#transcripts.write(this.id, this.turns);
     await this.refresh();
   }

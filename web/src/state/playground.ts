@@ -130,8 +130,9 @@ export class Playground extends Observable {
     await this.#attempt(() => work(this.comparison));
   }
 
-  async rewind(step: number): Promise<void> {
-    await this.#attempt(async () => this.current?.rewind(step));
+  /** Takes the open session back to after a turn, or, with -1, to the beginning. */
+  async rewind(turn: number): Promise<void> {
+    await this.#attempt(async () => this.current?.rewind(turn));
   }
 
   /** Copies the open session as it was after a step, and opens the copy. */

@@ -50,7 +50,7 @@ export class Transcripts {
   }
 
   write(id: string, turns: readonly Turn[]): void {
-    const finished = turns.filter(({ status }) => status === "done");
+    const finished = turns.filter(({ status }) => status !== "running");
     try {
       this.#storage.setItem(PREFIX + id, JSON.stringify(finished));
     } catch {
