@@ -4,6 +4,8 @@ export { Memory, type GenerationResult, type SnapshotOptions, type WorkOptions }
 export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
 export { MEMORY_METHODS } from "./memory/registry.js";
 export type { MemoryStats } from "./memory/session.js";
+export type { MemoryAttention, MemorySlot } from "./memory/slots.js";
+export type { SlotOrigin } from "./cache/slot-origin.js";
 export type { SnapshotPrecision } from "./codec/row-precision.js";
 export type { ChooseSpans, SpanQuestion, SpanToken } from "./memory/spans/caller-spans.js";
 export type { Device } from "./runtime/device.js";

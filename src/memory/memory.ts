@@ -14,6 +14,7 @@ import type {
 import type { WorkerClient } from "../runtime/worker-client.js";
 import type { MemoryStats } from "./session.js";
 import type { SnapshotPrecision } from "./snapshot.js";
+import type { MemoryAttention, MemorySlot } from "./slots.js";
 import { SpanAnswerer } from "./spans/caller-spans.js";
 
 /** What work on a memory may come with. */
@@ -145,7 +146,7 @@ export class Memory implements AsyncDisposable {
   /**
    * Logits of an input given this memory, which stays unchanged.
    * @param options.logits all tokens (default) or the last one only
-   * @param options.taps inner tensors to return as well: `hidden.N`, `queries.N`, `attention.N`
+   * @param options.taps inner tensors to return as well: `hidden.N`, `queries.N`, `attention.N`, `attention_mean.N`
    */
   forward(
     input: MemoryInput,
@@ -179,6 +180,27 @@ export class Memory implements AsyncDisposable {
   /** What the memory holds and saves. */
   stats(): Promise<MemoryStats> {
     return this.#client.call("stats", { memory: this.#info.id });
+  }
+
+  /** What each held slot is and where it comes from, in their order in the cache. */
+  slots(): Promise<MemorySlot[]> {
+    return this.#client.call("slots", { memory: this.#info.id });
+  }
+
+  /**
+   * How much attention an input pays to each held slot, or, with `answer`, the tokens of the answer while it is written.
+   * Input and answer are read as they would be if they came now; the memory stays unchanged. The first call builds a
+   * variant of the graph for it.
+   * @param options.answer the answer that followed the input, as text or token ids
+   *
+   * @example
+   * const { layers } = await memory.attention([{ role: "user", content: "Where does Ada live?" }], { answer: "Porto." });
+   */
+  attention(
+    input: MemoryInput,
+    { answer, signal }: { answer?: string | readonly number[]; signal?: AbortSignal } = {},
+  ): Promise<MemoryAttention> {
+    return this.#client.call("attention", { memory: this.#info.id, input, answer }, { signal });
   }
 
   /** A copy of the held keys and values. */

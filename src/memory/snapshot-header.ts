@@ -2,6 +2,7 @@
 import { PrecisError } from "../errors.js";
 import { SNAPSHOT_PRECISIONS, type SnapshotPrecision } from "../codec/row-precision.js";
 import type { SlotKind } from "../cache/kv-row.js";
+import { unpackOrigins } from "../cache/slot-origin.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { resolveOptions, type FeedPurpose, type MemoryMethod, type OptionValues } from "./method.js";
 import { findMethod } from "./registry.js";
@@ -35,6 +36,8 @@ export interface SnapshotHeader {
   slots: number;
   positions: number[];
   kinds: SlotKind[];
+  /** As {@link unpackOrigins} reads them; absent in snapshots from before they were kept. */
+  origins?: number[][];
   position: number;
   tokensSeen: number;
   steps: number;
@@ -134,6 +137,7 @@ export function readHeader(raw: Readonly<Record<string, unknown>>, vocabSize: nu
   check("slots", isCount(slots));
   check("positions", isListOf(positions, isCount) && positions.length === slots);
   check("kinds", isListOf(kinds, (kind) => KINDS.has(kind)) && kinds.length === slots);
+  check("origins", header.origins === undefined || unpackOrigins(header.origins, slots) !== undefined);
   for (const field of ["position", "tokensSeen", "steps", "openStart"] as const) check(field, isCount(header[field]));
   check("openStart", header.openStart <= slots);
   check("openIds", isListOf(header.openIds, isToken));

@@ -2,8 +2,10 @@
 import { performance } from "node:perf_hooks";
 import { PrecisError } from "../errors.js";
 import { resolveOptions } from "../memory/method.js";
+import { attentionPaid } from "../memory/attention.js";
 import { findMethod } from "../memory/registry.js";
 import { MemorySession, type FeedOptions } from "../memory/session.js";
+import { slotsOf } from "../memory/slots.js";
 import { decodeSnapshot, encodeSnapshot, refuseOtherMethod } from "../memory/snapshot.js";
 import { SpanAsker } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
@@ -101,12 +103,20 @@ export class Engine {
     },
     peakSlots: ({ memory }) => this.#locked(memory, async ({ session }) => session.peakSlots),
     stats: ({ memory }) => this.#locked(memory, async ({ session }) => session.stats()),
+    slots: ({ memory }) => this.#locked(memory, async ({ session }) => slotsOf(session.row)),
+    attention: ({ memory, input, answer }, { interruption }) =>
+      this.#locked(memory, (entry) => {
+        const { ids, marks } = entry.conversation.prompt(input);
+        const answered =
+          typeof answer === "string" ? this.#tokenizer().encode(answer, { addSpecialTokens: false }) : answer;
+        const check = (): void => throwIfAborted(interruption);
+        return attentionPaid(entry.session, { ids, marks, answer: answered }, check);
+      }),
     rows: ({ memory }) =>
-      this.#locked(memory, async ({ session }) => ({
-        ...session.row.export(),
-        kvHeads: session.row.shape.kvHeads,
-        headDim: session.row.shape.headDim,
-      })),
+      this.#locked(memory, async ({ session }) => {
+        const { origins: _, ...rows } = session.row.export();
+        return { ...rows, kvHeads: session.row.shape.kvHeads, headDim: session.row.shape.headDim };
+      }),
     fork: ({ memory, spanPort }) =>
       this.#locked(memory, async (entry) => {
         const fork = entry.fork();

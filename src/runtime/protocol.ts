@@ -2,6 +2,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { SerializedError } from "../errors.js";
 import type { MemoryStats } from "../memory/session.js";
+import type { MemoryAttention, MemorySlot } from "../memory/slots.js";
 import type { SnapshotPrecision } from "../memory/snapshot.js";
 import type { ChooseSpans } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
@@ -188,6 +189,11 @@ export interface EngineOperations {
   scoreMasked: [argument: { texts: readonly MaskedText[]; adapter: string | undefined }, result: Float32Array[]];
   peakSlots: [argument: { memory: number }, result: number];
   stats: [argument: { memory: number }, result: MemoryStats];
+  slots: [argument: { memory: number }, result: MemorySlot[]];
+  attention: [
+    argument: { memory: number; input: MemoryInput; answer?: string | readonly number[] | undefined },
+    result: MemoryAttention,
+  ];
   rows: [argument: { memory: number }, result: MemoryRows];
   fork: [argument: { memory: number; spanPort?: MessagePort | undefined }, result: MemoryInfo];
   snapshot: [argument: { memory: number; precision: SnapshotPrecision; compress: boolean }, result: Uint8Array];

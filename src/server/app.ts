@@ -14,6 +14,7 @@ import { limitRate } from "./middleware/rate-limit.js";
 import { ModelPool, type ServedModel } from "./models.js";
 import { describeApi } from "./openapi.js";
 import { DEFAULT_LIMITS, type ServerOptions } from "./options.js";
+import { servePage } from "./page.js";
 import { ROUTES } from "./routes/table.js";
 import { Scheduler } from "./scheduler.js";
 import { SessionManager } from "./sessions/session-manager.js";
@@ -78,6 +79,7 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
     return c.json(describeFailure(new ApiError(404, "route_not_found", message, { nextStep })).body, 404);
   });
   hono.use(observe({ log, metrics }), guardOrigins(origins, hosts));
+  if (options.page !== undefined) servePage(hono, options.page);
   hono.get("/health", (c) => c.json({ status: "ok", models: pool.all.map(({ id }) => id) }));
   const authenticated = authenticate(keys);
   hono.get("/metrics", authenticated, async (c) =>

@@ -1,6 +1,7 @@
 /** @file What a server can be told, and what holds unless it is told otherwise. */
 import type { SnapshotPrecision } from "../index.js";
 import type { SessionStore } from "../stores/store.js";
+import type { Page } from "./page.js";
 
 /** An API key and whose sessions it opens. */
 export interface ApiKey {
@@ -71,6 +72,8 @@ export interface ServerOptions {
   /** Where sessions live; default: in this process. */
   store?: SessionStore;
   limits?: Partial<ServerLimits>;
+  /** The page at `/`, see `readPage`; default: none. Anybody may read it; what it asks for needs a key. */
+  page?: Page;
   /** Origins of web pages that may call the server beside those of this machine; `"*"` for all. */
   origins?: readonly string[];
   /** Hosts that a request may name in its `Host` header; default: any. Guards a local server against DNS rebinding. */

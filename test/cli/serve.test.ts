@@ -136,6 +136,20 @@ describe("keys", () => {
   });
 });
 
+test("the playground is at the root, unless it is not wanted", async () => {
+  const server = await serve(["--store", "none"]);
+  const page = await fetch(server.url);
+  expect([page.status, page.headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+  const script = /src="\.(\/assets\/[^"]+\.js)"/.exec(await page.text())?.[1] ?? "";
+  expect((await fetch(`${server.url}${script}`)).status).toBe(200);
+  server.child.kill("SIGINT");
+  await server.finished;
+  const bare = await serve(["--store", "none", "--no-page"]);
+  expect(await bare.call("/")).toMatchObject({ error: { code: "route_not_found" } });
+  bare.child.kill("SIGINT");
+  await bare.finished;
+});
+
 test("the greeting has the address and a line to try", async () => {
   const running = start(["serve", "--device", "cpu", "--model", folder("tiny"), "--port", "0", "--store", "none"]);
   await running.seen(/Ctrl-C/);
@@ -145,4 +159,5 @@ test("the greeting has the address and a line to try", async () => {
   expect(stdout).toMatch(/Listening on http:\/\/127\.0\.0\.1:\d+\n/);
   expect(stdout).toMatch(/curl http:\/\/127\.0\.0\.1:\d+\/v1\/chat\/completions -H 'content-type: application\/json'/);
   expect(stdout).toContain("Memory: streaming");
+  expect(stdout).toMatch(/Playground: http:\/\/127\.0\.0\.1:\d+\/\n/);
 });

@@ -1,5 +1,6 @@
 /** @file `precis serve`: an OpenAI-compatible server whose sessions remember. */
 import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
 import { PrecisError } from "../../errors.js";
 import type { LanguageModel, SnapshotPrecision } from "../../index.js";
@@ -7,7 +8,9 @@ import {
   createApp,
   DEFAULT_LIMITS,
   listen,
+  readPage,
   type LogRecord,
+  type Page,
   type ServedAdapter,
   type ServedModel,
 } from "../../server/index.js";
@@ -47,9 +50,12 @@ interface ServeFlags extends ModelFlags, MemoryFlags {
   checkpoints: number;
   origin?: string[];
   grace: number;
+  page: boolean;
   json?: boolean;
 }
 
+/** Where the build puts the playground. */
+const PAGE_FOLDER = fileURLToPath(new URL("../../web", import.meta.url));
 /** Hosts that only this machine can reach. */
 const LOCAL_HOSTS: readonly string[] = ["127.0.0.1", "localhost", "::1"];
 /** The default memory of a model without adapters holds at most this many slots, and at most half of the context. */
@@ -67,6 +73,7 @@ Point any OpenAI client at http://127.0.0.1:8080/v1. Three ways to remember:
   a conversation sent in full       only what is new is read; usage says how much was not read again
   "session": "alice"                in chat and completions, after POST /v1/sessions {"id": "alice"}: send the new turn only
   "previous_response_id"            in /v1/responses: an id names the memory after that response
+The playground at / shows what a session keeps and what its answers look at.
 A session can be appended to, forked, turned back, exported, imported and deleted under /v1/sessions/ID. /openapi.json
 describes it all, /metrics counts, /health is for load balancers.
 
@@ -98,6 +105,7 @@ export function serveCommand(): Command {
     .option("--checkpoints <count>", "earlier states kept per session", wholeNumber(0), DEFAULT_LIMITS.checkpoints)
     .option("--origin <origin>", "web page that may call beside local ones; may be repeated, * for all", collect)
     .option("--grace <seconds>", "time that answers get to finish when the server stops", positiveNumber(0), 30)
+    .option("--no-page", "do not serve the playground at /")
     .option("--json", "log JSON lines")
     .addHelpText("after", HELP)
     .action(serve);
@@ -121,7 +129,9 @@ async function serve(flags: ServeFlags): Promise<void> {
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
   const { memory, concurrency, queue, rate, maxTokens, checkpoints } = flags;
+  const page = flags.page ? await readPage(PAGE_FOLDER) : undefined;
   const app = createApp([served], {
+    ...(page === undefined ? {} : { page }),
     keys,
     store,
     limits: { memoryBytes: memory, concurrency, queue, requestsPerMinute: rate, maxTokens, checkpoints },
@@ -136,7 +146,9 @@ async function serve(flags: ServeFlags): Promise<void> {
   if (flags.json === true) {
     logJson({ level: "info", event: "listening", url: server.url, model: served.id, store: description });
   } else {
-    process.stdout.write(greeting(served, { url: server.url, store: description, memory, secured: keys.length > 0 }));
+    process.stdout.write(
+      greeting(served, { url: server.url, store: description, memory, secured: keys.length > 0, page }),
+    );
   }
   await stopped;
   log({ level: "info", event: "stopping", seconds: flags.grace });
@@ -189,7 +201,13 @@ async function serveModel(model: LanguageModel, flags: ServeFlags): Promise<Serv
 
 function greeting(
   served: ServedModel,
-  { url, store, memory, secured }: { url: string; store: string; memory: number; secured: boolean },
+  {
+    url,
+    store,
+    memory,
+    secured,
+    page,
+  }: { url: string; store: string; memory: number; secured: boolean; page: Page | undefined },
 ): string {
   const { bold, dim } = styleOf(process.stdout);
   const { family, dtype, device, bytesPerSlot } = served.model.info;
@@ -203,6 +221,7 @@ function greeting(
     dim(`Room: ${formatBytes(memory)} of keys and values, ${tokens} slots of ${formatBytes(bytesPerSlot)}`),
     dim(`Sessions: ${store}`),
     `Listening on ${bold(url)}`,
+    ...(page === undefined ? [] : [page.size > 0 ? `Playground: ${bold(`${url}/`)}` : dim("Playground: not built")]),
     "",
     `  curl ${url}/v1/chat/completions -H 'content-type: application/json'${key} \\`,
     `    -d '${body}'`,

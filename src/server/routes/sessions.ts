@@ -48,7 +48,8 @@ export function sessionView(session: Session): object {
   };
 }
 
-async function named(c: Request, { sessions }: Services): Promise<Session> {
+/** The session that a path names. @throws ApiError 404 */
+export async function named(c: Request, { sessions }: Services): Promise<Session> {
   return sessions.find(c.get("namespace"), c.req.param("id") ?? "");
 }
 

@@ -168,6 +168,35 @@ export class SessionManager {
   }
 
   /**
+   * Runs `work` on the memory of a session as it is, or as it was at an earlier step. Nothing that it does is kept of an
+   * earlier step, and of the present one it must leave the memory as it was.
+   * @throws ApiError 409 for a step of which there is no state
+   */
+  async look<Result>(
+    session: Session,
+    step: number | undefined,
+    { bytes, signal }: UseOptions,
+    work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    const state = session.states.find(({ stats }) => stats.steps === step);
+    if (step === undefined || step === session.stats.steps) return this.use(session, { bytes, signal }, work);
+    if (state === undefined && step !== 0) throw stepMissing(session, step);
+    const { namespace, served, setup } = session;
+    const job = { key: namespace, bytes: bytes + (state?.stats.bytes ?? 0), signal };
+    return this.#parts.scheduler.run(job, async (combined) => {
+      const memory =
+        state === undefined
+          ? await served.model.createMemory(memoryOptions(served, setup))
+          : await this.#restore(served, setup, await this.#files.snapshot(session, state));
+      try {
+        return await work(memory, combined);
+      } finally {
+        await memory.dispose();
+      }
+    });
+  }
+
+  /**
    * Makes what `memory` holds the present state of a session, and saves it. A store that fails does not undo the turn: the
    * session stays in the engine, and is saved with its next state or at the end.
    * @throws STORE_CONFLICT where another server changed the session; it is read again when it is used next
