@@ -1,0 +1,203 @@
+/**
+ * @file The parts of JSON as grammar rules. What is written is bounded where a model could go on for ever without saying
+ * anything: at most one space after a comma or colon, at most 15 digits, exponents of at most two digits.
+ */
+import type { ProgramBuilder } from "./program.js";
+
+const code = (char: string): number => char.charCodeAt(0);
+const [ZERO, ONE, NINE] = [code("0"), code("1"), code("9")];
+
+/** Digits of a whole number, such that every one is exact as a JavaScript number. */
+const MAX_DIGITS = 15;
+
+/** How long something may be. */
+export interface Bounds {
+  min: number;
+  max: number;
+}
+
+const ANY_LENGTH: Bounds = { min: 0, max: Infinity };
+
+/** Rules that the values of one grammar share; each is built when it is first needed. */
+export class JsonRules {
+  readonly #builder: ProgramBuilder;
+  #char: number | undefined;
+  #number: number | undefined;
+  #value: number | undefined;
+
+  constructor(builder: ProgramBuilder) {
+    this.#builder = builder;
+  }
+
+  /** A string of so many code points. Surrogates cannot be escaped, as they would count twice; nor is there U+FEFF. */
+  string(next: number, length: Bounds = ANY_LENGTH): number {
+    const { text, loop } = this.#bound();
+    this.#char ??= this.#builder.rule(this.#buildChar());
+    return text('"', loop(this.#char, length, text('"', next)));
+  }
+
+  /** Any number. */
+  number(next: number): number {
+    this.#number ??= this.#builder.rule(this.#buildNumber());
+    return this.#builder.call(this.#number, next);
+  }
+
+  /** A whole number of a range. */
+  integer(next: number, { min, max }: Bounds): number {
+    const most = 10 ** MAX_DIGITS - 1;
+    const [low, high] = [Math.max(min, -most), Math.min(max, most)];
+    const places: number[] = [];
+    if (high >= 0 && low <= high) places.push(this.#digits(Math.max(low, 0), high, next));
+    if (low < 0 && low <= high) {
+      places.push(this.#builder.text("-", this.#digits(Math.max(1, -high), -low, next)));
+    }
+    return this.#builder.choice(places);
+  }
+
+  /** Any value. */
+  value(next: number): number {
+    if (this.#value === undefined) {
+      this.#value = this.#builder.declare();
+      const { end } = this.#builder;
+      const item = this.#builder.rule(this.#builder.call(this.#value, end));
+      this.#builder.define(
+        this.#value,
+        this.#builder.choice([
+          this.string(end),
+          this.number(end),
+          this.map(item, end),
+          this.array(item, ANY_LENGTH, end),
+          this.#builder.oneOf(["true", "false", "null"], end),
+        ]),
+      );
+    }
+    return this.#builder.call(this.#value, next);
+  }
+
+  /** A list of what a rule says. */
+  array(item: number, length: Bounds, next: number): number {
+    const { text } = this.#bound();
+    return text("[", this.#list(this.#builder.call(item, this.#builder.end), length, text("]", next)));
+  }
+
+  /** An object with any keys, and values as a rule says. */
+  map(value: number, next: number): number {
+    const { text } = this.#bound();
+    const entry = this.string(this.colon(this.#builder.call(value, this.#builder.end)));
+    return text("{", this.#list(entry, ANY_LENGTH, text("}", next)));
+  }
+
+  colon(next: number): number {
+    return this.#builder.text(":", this.#builder.optional(" ", next));
+  }
+
+  comma(next: number): number {
+    return this.#builder.text(",", this.#builder.optional(" ", next));
+  }
+
+  /** Entries with commas between them. @param entry the place of one, which ends its rule */
+  #list(entry: number, { min, max }: Bounds, next: number): number {
+    const first = this.#builder.rule(entry);
+    const other = this.#builder.rule(this.comma(this.#builder.call(first, this.#builder.end)));
+    const rest = this.#builder.loop(other, { min: Math.max(0, min - 1), max: max - 1 }, next);
+    const places = max === 0 ? [] : [this.#builder.call(first, rest)];
+    return this.#builder.choice(min === 0 ? [...places, next] : places);
+  }
+
+  #bound(): { text: ProgramBuilder["text"]; loop: ProgramBuilder["loop"] } {
+    const builder = this.#builder;
+    return {
+      text: (text, next) => builder.text(text, next),
+      loop: (rule, length, next) => builder.loop(rule, length, next),
+    };
+  }
+
+  /** One code point of a string, as UTF-8 or escaped. */
+  #buildChar(): number {
+    const builder = this.#builder;
+    const { end } = builder;
+    const hex = (next: number): number =>
+      builder.bytes([ZERO, NINE, next], [code("A"), code("F"), next], [code("a"), code("f"), next]);
+    const hex2 = hex(hex(end));
+    const hex3 = hex(hex2);
+    const unpaired = builder.bytes([ZERO, code("7"), hex2]);
+    const unicode = builder.bytes(
+      [ZERO, NINE, hex3],
+      [code("A"), code("F"), hex3],
+      [code("a"), code("f"), hex3],
+      [code("D"), code("D"), unpaired],
+      [code("d"), code("d"), unpaired],
+    );
+    const plain = [...'"\\/bfnrt'].map((char): [number, number, number] => [code(char), code(char), end]);
+    const escape = builder.bytes(...plain, [code("u"), code("u"), unicode]);
+    const last = builder.bytes([0x80, 0xbf, end]);
+    const two = builder.bytes([0x80, 0xbf, last]);
+    const beforeMark = builder.bytes([0x80, 0xbe, end]);
+    return builder.bytes(
+      [0x20, 0x7f, end],
+      [code('"'), code('"'), -1],
+      [code("\\"), code("\\"), escape],
+      [0xc2, 0xdf, last],
+      [0xe0, 0xe0, builder.bytes([0xa0, 0xbf, last])],
+      [0xe1, 0xee, two],
+      [0xed, 0xed, builder.bytes([0x80, 0x9f, last])],
+      [0xef, 0xef, builder.bytes([0x80, 0xbf, last], [0xbb, 0xbb, beforeMark])],
+      [0xf0, 0xf0, builder.bytes([0x90, 0xbf, two])],
+      [0xf1, 0xf3, builder.bytes([0x80, 0xbf, two])],
+      [0xf4, 0xf4, builder.bytes([0x80, 0x8f, two])],
+    );
+  }
+
+  #buildNumber(): number {
+    const builder = this.#builder;
+    const { end } = builder;
+    const someDigits = (most: number, next: number): number => {
+      let place = builder.bytes([ZERO, NINE, next]);
+      for (let count = 1; count < most; count++) place = builder.bytes([ZERO, NINE, builder.choice([place, next])]);
+      return place;
+    };
+    const digits = someDigits(2, end);
+    const power = builder.choice([
+      digits,
+      builder.bytes([code("+"), code("+"), digits], [code("-"), code("-"), digits]),
+    ]);
+    const exponent = builder.choice([builder.bytes([code("e"), code("e"), power], [code("E"), code("E"), power]), end]);
+    const fraction = builder.choice([builder.text(".", someDigits(MAX_DIGITS, exponent)), exponent]);
+    const more = builder.choice([someDigits(MAX_DIGITS - 1, fraction), fraction]);
+    const whole = builder.bytes([ZERO, ZERO, fraction], [ONE, NINE, more]);
+    return builder.choice([builder.text("-", whole), whole]);
+  }
+
+  /** The whole numbers from `low` to `high`, both not negative, without leading zeros. */
+  #digits(low: number, high: number, next: number): number {
+    const [shortest, longest] = [String(low).length, String(high).length];
+    const places: number[] = [];
+    for (let length = shortest; length <= longest; length++) {
+      const from = length === shortest ? String(low) : `1${"0".repeat(length - 1)}`;
+      const to = length === longest ? String(high) : "9".repeat(length);
+      places.push(this.#digitsBetween(from, to, next));
+    }
+    return this.#builder.choice(places);
+  }
+
+  /** Numbers between two of the same length. */
+  #digitsBetween(from: string, to: string, next: number): number {
+    const known = new Map<string, number>();
+    const at = (index: number, isLeast: boolean, isMost: boolean): number => {
+      if (index === from.length) return next;
+      const key = `${index} ${isLeast} ${isMost}`;
+      const found = known.get(key);
+      if (found !== undefined) return found;
+      const first = isLeast ? from.charCodeAt(index) : ZERO;
+      const last = isMost ? to.charCodeAt(index) : NINE;
+      const ranges: [number, number, number][] = [];
+      for (let digit = first; digit <= last; digit++) {
+        ranges.push([digit, digit, at(index + 1, isLeast && digit === first, isMost && digit === last)]);
+      }
+      const place = this.#builder.bytes(...ranges);
+      known.set(key, place);
+      return place;
+    };
+    return at(0, true, true);
+  }
+}

@@ -1,0 +1,203 @@
+/** @file Grammars as small programs: bytes to read, choices, counted loops, and rules that call each other. */
+import { PrecisError } from "../errors.js";
+
+/** One step of a program; `next` and the like are places in it. */
+export type Instruction =
+  /** Reads this byte. */
+  | { op: "byte"; byte: number; next: number }
+  /** Reads a byte and goes on where the table says, -1 for bytes that do not fit. */
+  | { op: "switch"; table: Int32Array }
+  /** Goes on at any of several places. */
+  | { op: "split"; nexts: readonly number[] }
+  /** Reads what a rule says. */
+  | { op: "call"; rule: number; next: number }
+  /** Reads what a rule says `min` to `max` times. The rule must read at least one byte. */
+  | { op: "loop"; rule: number; min: number; max: number; next: number }
+  /** The end of a rule, or of the text. */
+  | { op: "return" };
+
+/** A grammar: texts that it accepts are those that lead from `start` to the end. */
+export interface Program {
+  instructions: readonly Instruction[];
+  /** Where each rule begins. */
+  rules: readonly number[];
+  start: number;
+  /** 1 for the places from which the end can be reached. */
+  productive: Uint8Array;
+}
+
+/** What a grammar may cost, an instruction at a time, so that hostile schemas do not fill the engine's memory. */
+const MAX_COST = 200_000;
+/** What a table costs beside the other instructions. */
+const TABLE_COST = 16;
+
+const encoder = new TextEncoder();
+
+/** Builds a program from its end to its beginning: each method takes the place to go on at and returns the place before. */
+export class ProgramBuilder {
+  readonly #instructions: Instruction[] = [{ op: "return" }];
+  readonly #rules: number[] = [];
+  #cost = 0;
+
+  /** The place at which a rule ends. */
+  readonly end = 0;
+
+  /** @throws SCHEMA_UNSUPPORTED for a grammar that is too large */
+  add(instruction: Instruction): number {
+    this.#cost += instruction.op === "switch" ? TABLE_COST : 1;
+    if (this.#cost > MAX_COST) {
+      throw new PrecisError("SCHEMA_UNSUPPORTED", "The schema is too large.", {
+        nextStep: "Leave properties or enum values out, or use $ref for what repeats.",
+      });
+    }
+    return this.#instructions.push(instruction) - 1;
+  }
+
+  /** A text, exactly. */
+  text(text: string, next: number): number {
+    return encoder.encode(text).reduceRight((after, byte) => this.add({ op: "byte", byte, next: after }), next);
+  }
+
+  /** A byte of some ranges, each with where it leads. */
+  bytes(...ranges: readonly [from: number, to: number, next: number][]): number {
+    const table = new Int32Array(256).fill(-1);
+    for (const [from, to, next] of ranges) table.fill(next, from, to + 1);
+    return this.add({ op: "switch", table });
+  }
+
+  /** Any of several texts, which share their beginnings. */
+  oneOf(texts: readonly string[], next: number): number {
+    return this.#trie(
+      [...new Set(texts)].map((text) => encoder.encode(text)),
+      0,
+      next,
+    );
+  }
+
+  /** Any of several places. */
+  choice(nexts: readonly number[]): number {
+    const [only] = nexts;
+    return nexts.length === 1 && only !== undefined ? only : this.add({ op: "split", nexts });
+  }
+
+  /** A text, or nothing. */
+  optional(text: string, next: number): number {
+    return this.choice([this.text(text, next), next]);
+  }
+
+  call(rule: number, next: number): number {
+    return this.add({ op: "call", rule, next });
+  }
+
+  loop(rule: number, { min, max }: { min: number; max: number }, next: number): number {
+    return this.add({ op: "loop", rule, min, max, next });
+  }
+
+  /** A rule that is yet to be defined, so that rules may call themselves. */
+  declare(): number {
+    return this.#rules.push(-1) - 1;
+  }
+
+  /** Says where a declared rule begins. */
+  define(rule: number, start: number): void {
+    this.#rules[rule] = start;
+  }
+
+  /** A rule that is already built. */
+  rule(start: number): number {
+    return this.#rules.push(start) - 1;
+  }
+
+  /** @throws SCHEMA_UNSUPPORTED where no text at all fits */
+  build(start: number): Program {
+    const program = { instructions: this.#instructions, rules: this.#rules, start };
+    refuseEndless(program);
+    const productive = findProductive(program);
+    if (productive[start] === 1) return { ...program, productive };
+    throw new PrecisError("SCHEMA_UNSUPPORTED", "Nothing fits the schema.", {
+      nextStep: "Look for bounds that exclude each other, or for a $ref that never ends.",
+    });
+  }
+
+  #trie(texts: readonly Uint8Array[], depth: number, next: number): number {
+    const byFirst = new Map<number, Uint8Array[]>();
+    let ends = false;
+    for (const text of texts) {
+      const byte = text[depth];
+      if (byte === undefined) ends = true;
+      else {
+        const others = byFirst.get(byte) ?? [];
+        others.push(text);
+        byFirst.set(byte, others);
+      }
+    }
+    const ranges = [...byFirst].map(([byte, rest]): [number, number, number] => {
+      // What only one text is left of needs no tables.
+      const [only] = rest;
+      const tail = rest.length === 1 && only !== undefined ? this.#rest(only, depth + 1, next) : undefined;
+      return [byte, byte, tail ?? this.#trie(rest, depth + 1, next)];
+    });
+    if (ranges.length === 0) return next;
+    const place = this.bytes(...ranges);
+    return ends ? this.choice([place, next]) : place;
+  }
+
+  #rest(text: Uint8Array, from: number, next: number): number {
+    return text.subarray(from).reduceRight((after, byte) => this.add({ op: "byte", byte, next: after }), next);
+  }
+}
+
+/** @throws SCHEMA_UNSUPPORTED where a rule comes back to itself before it has read anything */
+function refuseEndless({ instructions, rules }: Omit<Program, "productive">): void {
+  const seen = new Map<number, "open" | "done">();
+  const visit = (rule: number): void => {
+    if (seen.get(rule) === "done") return;
+    if (seen.get(rule) === "open") {
+      throw new PrecisError("SCHEMA_UNSUPPORTED", "A $ref of the schema leads back to itself and says nothing else.", {
+        nextStep: "Put an object or an array between.",
+      });
+    }
+    seen.set(rule, "open");
+    const places = [rules[rule]];
+    for (let place = places.pop(); place !== undefined; place = places.pop()) {
+      const instruction = instructions[place];
+      if (instruction?.op === "split") places.push(...instruction.nexts);
+      if (instruction?.op === "call" || instruction?.op === "loop") visit(instruction.rule);
+      if (instruction?.op === "loop" && instruction.min === 0) places.push(instruction.next);
+    }
+    seen.set(rule, "done");
+  };
+  for (const rule of rules.keys()) visit(rule);
+}
+
+/** Marks the places from which the end can be reached, so that no reader ever gets stuck. */
+function findProductive({ instructions, rules }: Omit<Program, "productive">): Uint8Array {
+  const productive = new Uint8Array(instructions.length);
+  const reaches = (place: number | undefined): boolean => place !== undefined && productive[place] === 1;
+  const ends = (instruction: Instruction): boolean => {
+    switch (instruction.op) {
+      case "return":
+        return true;
+      case "byte":
+        return reaches(instruction.next);
+      case "switch":
+        return instruction.table.some((next) => next >= 0 && reaches(next));
+      case "split":
+        return instruction.nexts.some(reaches);
+      case "call":
+        return reaches(rules[instruction.rule]) && reaches(instruction.next);
+      case "loop":
+        return reaches(instruction.next) && (instruction.min === 0 || reaches(rules[instruction.rule]));
+    }
+  };
+  for (let changed = true; changed;) {
+    changed = false;
+    // Programs are built from their ends, so one pass settles nearly everything.
+    for (const [place, instruction] of instructions.entries()) {
+      if (productive[place] === 1 || !ends(instruction)) continue;
+      productive[place] = 1;
+      changed = true;
+    }
+  }
+  return productive;
+}

@@ -1,0 +1,190 @@
+/** @file Texts under a schema: whatever the model would like to write, what comes parses and validates. */
+import { Ajv } from "ajv";
+import * as fc from "fast-check";
+import { beforeAll, describe, expect, test } from "vitest";
+import { Automaton } from "#precis/grammar/automaton.js";
+import { compileSchema, type JsonSchema } from "#precis/grammar/schema.js";
+import { openWriter, type Writer } from "./writer.js";
+
+let writer: Writer;
+beforeAll(async () => {
+  writer = await openWriter();
+});
+
+function isValid(schema: JsonSchema, value: unknown): boolean {
+  return new Ajv({ strict: false, strictNumbers: true }).validate(schema, value);
+}
+
+/** Whether a text is one that the schema's grammar accepts. */
+function accepts(schema: JsonSchema, text: string): boolean {
+  const automaton = new Automaton(compileSchema(schema));
+  return automaton.read(automaton.start, new TextEncoder().encode(text))?.accepting ?? false;
+}
+
+const bounds = (least: string, most: string, from: fc.Arbitrary<number>): fc.Arbitrary<object> =>
+  fc.tuple(from, fc.nat(6), fc.constantFrom("none", "least", "most", "both")).map(([min, more, which]) => ({
+    ...(which === "least" || which === "both" ? { [least]: min } : {}),
+    ...(which === "most" || which === "both" ? { [most]: min + more } : {}),
+  }));
+
+const name = fc.oneof(fc.constantFrom("name", "item count", 'a"b', "größe", "\n"), fc.string({ maxLength: 4 }));
+
+/** Schemas of the kinds that are supported; references lead to two definitions, one of which is recursive. */
+const { schema: schemas } = fc.letrec<{ schema: JsonSchema; object: JsonSchema }>((tie) => ({
+  schema: fc.oneof(
+    { depthSize: "small", withCrossShrink: true },
+    fc.constantFrom<JsonSchema>({ type: "boolean" }, { type: "null" }, { type: "number" }, { $ref: "#/$defs/tree" }),
+    fc.constantFrom<JsonSchema>(
+      { type: ["string", "null"] },
+      { type: ["integer", "number"] },
+      { $ref: "#/$defs/short" },
+    ),
+    bounds("minLength", "maxLength", fc.nat(9)).map((length) => ({ type: "string", ...length })),
+    bounds("minimum", "maximum", fc.integer({ min: -5000, max: 5000 })).map((range) => ({ type: "integer", ...range })),
+    fc
+      .uniqueArray(fc.jsonValue(), { minLength: 1, maxLength: 4, selector: (value) => JSON.stringify(value) })
+      .map((values) => ({ enum: values })),
+    fc.jsonValue().map((value) => ({ const: value })),
+    fc
+      .tuple(tie("schema"), bounds("minItems", "maxItems", fc.nat(3)))
+      .map(([items, length]) => ({ type: "array", items, ...length })),
+    fc.array(tie("schema"), { minLength: 1, maxLength: 3 }).map((anyOf) => ({ anyOf })),
+    tie("object"),
+  ),
+  object: fc
+    .tuple(fc.dictionary(name, tie("schema"), { maxKeys: 4, noNullPrototype: true }), fc.infiniteStream(fc.boolean()))
+    .map(([properties, drawn]) => ({
+      type: "object",
+      properties,
+      required: Object.keys(properties).filter(() => drawn.next().value),
+      additionalProperties: false,
+    })),
+}));
+
+const $defs = {
+  tree: {
+    type: "object",
+    properties: {
+      value: { type: "integer" },
+      children: { type: "array", items: { $ref: "#/$defs/tree" } },
+    },
+    required: ["value", "children"],
+    additionalProperties: false,
+  },
+  short: { type: "string", minLength: 1, maxLength: 3 },
+};
+
+describe("what chance writes", () => {
+  test("fits any schema", () => {
+    let complete = 0;
+    let runs = 0;
+    fc.assert(
+      fc.property(schemas, fc.nat(), (inner, seed) => {
+        const schema = rooted(inner);
+        const written = writer.write(compileSchema(schema), seed);
+        runs++;
+        if (!written.complete) return;
+        complete++;
+        const value: unknown = JSON.parse(written.text);
+        expect(isValid(schema, value), written.text).toBe(true);
+      }),
+      { seed: 5, numRuns: 60 },
+    );
+    expect(complete / runs).toBeGreaterThan(0.95);
+  });
+
+  test("is a text that its grammar accepts, also written with another tokenization", () => {
+    const program = compileSchema({ type: "array", items: { type: "string" }, minItems: 2 });
+    for (let seed = 0; seed < 20; seed++) {
+      const { text } = writer.write(program, seed);
+      const automaton = new Automaton(program);
+      expect(automaton.read(automaton.start, new TextEncoder().encode(text))?.accepting).toBe(true);
+    }
+  });
+
+  test("has as many characters as the schema says, however many bytes they take", () => {
+    const program = compileSchema({ type: "string", minLength: 30, maxLength: 40 });
+    for (let seed = 0; seed < 20; seed++) {
+      const value = JSON.parse(writer.write(program, seed).text) as string;
+      expect([...value].length).toBeGreaterThanOrEqual(30);
+      expect([...value].length).toBeLessThanOrEqual(40);
+    }
+  });
+});
+
+function rooted(inner: JsonSchema): { [keyword: string]: unknown } {
+  return { type: "object", properties: { root: inner }, required: ["root"], additionalProperties: false, $defs };
+}
+
+describe("a schema", () => {
+  test.each<[JsonSchema, string[], string[]]>([
+    [
+      { type: "integer", minimum: -3, maximum: 12 },
+      ["-3", "-1", "0", "9", "10", "12"],
+      ["-4", "13", "01", "-0", "1.0", ""],
+    ],
+    [{ type: "integer", exclusiveMinimum: 0, maximum: 250 }, ["1", "99", "250"], ["0", "251", "300", "-1"]],
+    [{ type: "number" }, ["0", "-0.5", "1e5", "1.25E-07", "123456789012345"], ["01", ".5", "1.", "1e", "+1", "1e999"]],
+    [{ type: "string", maxLength: 2 }, ['""', '"äß"', '"\\n\\u00e4"', '"😀😀"'], ['"abc"', '"\n"', '"\\ud83d"', "'a'"]],
+    [{ enum: ["a", "ab", 1, null] }, ['"a"', '"ab"', "1", "null"], ['"b"', "2", '"a']],
+    [{ type: ["string", "null"], enum: ["a", null] }, ['"a"', "null"], ['"b"']],
+    [{ const: { a: [1, "x"] } }, ['{"a":[1,"x"]}'], ['{"a": [1,"x"]}']],
+    [
+      { type: "array", items: { type: "null" }, minItems: 1, maxItems: 2 },
+      ["[null]", "[null, null]"],
+      ["[]", "[null,null,null]"],
+    ],
+    [{ type: "array", maxItems: 0 }, ["[]"], ["[1]"]],
+    [
+      { properties: { a: { type: "null" }, b: { type: "null" } }, required: ["b"] },
+      ['{"b":null}', '{"a": null, "b": null}'],
+      ["{}", '{"a":null}', '{"b":null,"a":null}', '{"b":null,"c":1}', '{,"b":null}'],
+    ],
+    [{ type: "object" }, ["{}", '{"x": [1, {"y": "z"}], "": null}'], ["[]", '{"x"}', '{"x":}']],
+    [{ type: "object", additionalProperties: { type: "integer" } }, ["{}", '{"a":1,"b":2}'], ['{"a":"1"}']],
+    [{ type: "object", additionalProperties: false }, ["{}"], ['{"a":1}']],
+    [true, ["1", '"a"', "[]", "{}", "true"], ["tru", ""]],
+    [{ $ref: "#/$defs/a~1b", $defs: { "a/b": { type: "boolean" } } }, ["true", "false"], ["1"]],
+  ])("%j takes and refuses what it should", (schema, good, bad) => {
+    for (const text of good) expect(accepts(schema, text), text).toBe(true);
+    for (const text of bad) expect(accepts(schema, text), text).toBe(false);
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ["pattern", { type: "string", pattern: "^a" }, /"pattern"/],
+    ["format", { properties: { at: { type: "string", format: "date" } } }, /properties\/at has "format"/],
+    ["oneOf", { oneOf: [{ type: "null" }] }, /"oneOf".*Use anyOf/],
+    ["allOf", { allOf: [{ type: "null" }] }, /"allOf"/],
+    ["multipleOf", { type: "integer", multipleOf: 2 }, /"multipleOf"/],
+    ["minimum of a number", { type: "number", minimum: 0 }, /"minimum"/],
+    ["uniqueItems", { type: "array", uniqueItems: true }, /"uniqueItems"/],
+    ["an unknown type", { type: "date" }, /"date", which does not exist/],
+    ["siblings of $ref", { $ref: "#/$defs/a", minLength: 1, $defs: { a: true } }, /"minLength"/],
+    ["a reference to nothing", { $ref: "#/$defs/b" }, /no schema.*Define it/],
+    ["a reference to elsewhere", { $ref: "https://example.com/s.json" }, /refers to "https/],
+    ["an endless reference", { $ref: "#" }, /leads back to itself/],
+    [
+      "references in a circle",
+      { $defs: { a: { anyOf: [{ $ref: "#/$defs/b" }] }, b: { $ref: "#/$defs/a" } }, $ref: "#/$defs/a" },
+      /back to itself/,
+    ],
+    ["a value without end", { properties: { next: { $ref: "#" } }, required: ["next"] }, /Nothing fits/],
+    ["nothing", false, /allows nothing/],
+    ["no value of the type", { type: "string", enum: [1] }, /no value of its type/],
+    ["a range the wrong way round", { type: "integer", minimum: 2, maximum: 1 }, /no whole number/],
+    ["lengths the wrong way round", { type: "string", minLength: 2, maxLength: 1 }, /no range/],
+    ["a property that is required and forbidden", { required: ["a"], additionalProperties: false }, /requires "a"/],
+    ["no schema at all", 5, /is no schema/],
+    ["a list of types for items", { type: "array", items: [{ type: "null" }] }, /items is no schema/],
+    ["depth without end", nested(100), /nested more than/],
+    ["too many values", { enum: Array.from({ length: 20_000 }, (_, i) => `${i} is a value`) }, /too large/],
+  ])("with %s is refused, with its place and what to do", (_, schema, message) => {
+    const compile = (): unknown => compileSchema(schema as JsonSchema);
+    expect(compile).toThrow(expect.objectContaining({ code: "SCHEMA_UNSUPPORTED" }));
+    expect(compile).toThrow(message);
+  });
+});
+
+function nested(depth: number): JsonSchema {
+  return depth === 0 ? { type: "null" } : { type: "array", items: nested(depth - 1) };
+}
