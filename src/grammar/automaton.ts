@@ -26,7 +26,7 @@ export interface State {
 }
 
 /** States, and separately frames, that are remembered; beyond it all are forgotten and worked out again. */
-const MAX_REMEMBERED = 20_000;
+const MAX_REMEMBERED = 5000;
 
 /** The reader of one grammar. */
 export class Automaton {

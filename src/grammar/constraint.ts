@@ -5,7 +5,7 @@ import type { Program } from "./program.js";
 import type { Vocabulary } from "./vocabulary.js";
 
 /** Bytes of masks that one grammar keeps. */
-const MASK_BYTES = 16 * 2 ** 20;
+const MASK_BYTES = 8 * 2 ** 20;
 
 const SPACE = 0x20;
 

@@ -55,9 +55,10 @@ export class Vocabulary {
   /**
    * The vocabulary of a model.
    * @param size number of logits, which may be more than the tokenizer has tokens
+   * @param ends tokens that end a text, whatever text they have
    * @throws MODEL_UNSUPPORTED where what a token adds to a text depends on its neighbours
    */
-  static of(tokenizer: Tokenizer | undefined, size: number): Vocabulary {
+  static of(tokenizer: Tokenizer | undefined, size: number, ends: ReadonlySet<number>): Vocabulary {
     const rules = tokenizer?.pieceRules;
     if (tokenizer === undefined || rules === undefined) {
       throw new PrecisError("MODEL_UNSUPPORTED", "Answers of this model's tokenizer cannot be held to a format.", {
@@ -67,7 +68,7 @@ export class Vocabulary {
     const texts = new Map<number, Uint8Array>();
     for (let id = 0; id < Math.min(size, tokenizer.vocabSize); id++) {
       const token = tokenizer.idToToken(id);
-      if (token === undefined || tokenizer.specialIds.has(id)) continue;
+      if (token === undefined || tokenizer.specialIds.has(id) || ends.has(id)) continue;
       const piece = tokenizer.isAdded(id) ? rules.addedPieceOf(token) : rules.pieceOf(token);
       const text = typeof piece === "string" ? encoder.encode(piece) : piece;
       if (text.length > 0) texts.set(id, text);

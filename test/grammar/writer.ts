@@ -20,7 +20,7 @@ export interface Writer {
 /** Opens the embedded model's tokenizer. */
 export async function openWriter(): Promise<Writer> {
   const tokenizer = await Tokenizer.load("models/precis-28m");
-  const vocabulary = Vocabulary.of(tokenizer, tokenizer.vocabSize);
+  const vocabulary = Vocabulary.of(tokenizer, tokenizer.vocabSize, new Set([END]));
   const closing = [...Array(vocabulary.size).keys()].filter((id) => {
     const [first] = vocabulary.textOf(id) ?? [];
     return first !== undefined && '"]}'.includes(String.fromCharCode(first));
