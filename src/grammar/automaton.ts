@@ -1,4 +1,5 @@
 /** @file Reads text byte by byte against a grammar: all ways to read it at once, worked out once and remembered. */
+import { PrecisError } from "../errors.js";
 import type { Program } from "./program.js";
 
 /** What is to be done after a rule. Frames of equal content are one object. */
@@ -27,6 +28,9 @@ export interface State {
 
 /** States, and separately frames, that are remembered; beyond it all are forgotten and worked out again. */
 const MAX_REMEMBERED = 5000;
+
+/** Ways to read a text at once, as only schemas have whose alternatives begin alike over and over. */
+const MAX_THREADS = 4096;
 
 /** The reader of one grammar. */
 export class Automaton {
@@ -82,7 +86,7 @@ export class Automaton {
   }
 
   #startState(): State {
-    return this.#collect((add) => this.#follow(this.#program.start, 0, undefined, add));
+    return this.#collect((add) => this.#follow(this.#program.start, add));
   }
 
   #read({ threads }: State, byte: number): State | null {
@@ -90,8 +94,8 @@ export class Automaton {
     const found = this.#collect((add) => {
       for (const { place, stack } of threads) {
         const instruction = instructions[place];
-        if (instruction?.op === "byte" && instruction.byte === byte) this.#follow(instruction.next, 0, stack, add);
-        if (instruction?.op === "switch") this.#follow(instruction.table[byte] ?? -1, 0, stack, add);
+        if (instruction?.op === "byte" && instruction.byte === byte) this.#follow(instruction.next, add, stack);
+        if (instruction?.op === "switch") this.#follow(instruction.table[byte] ?? -1, add, stack);
       }
     });
     return found.threads.length === 0 && !found.accepting ? null : found;
@@ -104,6 +108,7 @@ export class Automaton {
     fill((thread) => {
       if (thread === undefined) accepting = true;
       else threads.set(`${thread.place}.${thread.stack?.id ?? 0}`, thread);
+      if (threads.size > MAX_THREADS) throw tooAmbiguous();
     });
     const key = `${[...threads.keys()].sort().join(" ")}${accepting ? "!" : ""}`;
     const known = this.#states.get(key);
@@ -115,29 +120,40 @@ export class Automaton {
   }
 
   /** Goes on to the places that read a byte, and to the end of the text. */
-  #follow(place: number, count: number, stack: Frame | undefined, add: (thread: Thread | undefined) => void): void {
+  #follow(from: number, add: (thread: Thread | undefined) => void, below?: Frame): void {
     const { instructions, rules, productive } = this.#program;
-    const instruction = instructions[place];
-    if (instruction === undefined || productive[place] !== 1) return;
-    switch (instruction.op) {
-      case "byte":
-      case "switch":
-        return add({ place, stack });
-      case "return":
-        return stack === undefined ? add(undefined) : this.#follow(stack.place, stack.count, stack.parent, add);
-      case "split":
-        for (const next of instruction.nexts) this.#follow(next, 0, stack, add);
-        return;
-      case "call":
-        return this.#follow(rules[instruction.rule] ?? -1, 0, this.#frame(instruction.next, 0, stack), add);
-      case "loop": {
-        const { rule, min, max, next } = instruction;
-        if (count >= min) this.#follow(next, 0, stack, add);
-        const start = rules[rule] ?? -1;
-        if (count >= max || productive[start] !== 1) return;
-        // Without a limit it makes no difference how often beyond the least.
-        const through = max === Infinity ? Math.min(count + 1, min) : count + 1;
-        return this.#follow(start, 0, this.#frame(place, through, stack), add);
+    const due: (Omit<Frame, "id" | "parent"> & { stack: Frame | undefined })[] = [
+      { place: from, count: 0, stack: below },
+    ];
+    for (let step = due.pop(); step !== undefined; step = due.pop()) {
+      const { place, count, stack } = step;
+      const instruction = productive[place] === 1 ? instructions[place] : undefined;
+      switch (instruction?.op) {
+        case "byte":
+        case "switch":
+          add({ place, stack });
+          break;
+        case "return":
+          if (stack === undefined) add(undefined);
+          else due.push({ place: stack.place, count: stack.count, stack: stack.parent });
+          break;
+        case "split":
+          for (const next of instruction.nexts) due.push({ place: next, count: 0, stack });
+          break;
+        case "call": {
+          const frame = this.#frame(instruction.next, 0, stack);
+          due.push({ place: rules[instruction.rule] ?? -1, count: 0, stack: frame });
+          break;
+        }
+        case "loop": {
+          const { rule, min, max, next } = instruction;
+          if (count >= min) due.push({ place: next, count: 0, stack });
+          const start = rules[rule] ?? -1;
+          if (count >= max || productive[start] !== 1) break;
+          // Without a limit it makes no difference how often beyond the least.
+          const through = max === Infinity ? Math.min(count + 1, min) : count + 1;
+          due.push({ place: start, count: 0, stack: this.#frame(place, through, stack) });
+        }
       }
     }
   }
@@ -158,4 +174,10 @@ export class Automaton {
     this.#frames.clear();
     this.#start = { ...this.#start, next: [] };
   }
+}
+
+function tooAmbiguous(): PrecisError {
+  return new PrecisError("SCHEMA_UNSUPPORTED", "A text can be read in too many ways under the schema.", {
+    nextStep: "Let the alternatives of each anyOf differ early, such as by a constant in their first property.",
+  });
 }

@@ -21,12 +21,16 @@ const ANY_LENGTH: Bounds = { min: 0, max: Infinity };
 /** Rules that the values of one grammar share; each is built when it is first needed. */
 export class JsonRules {
   readonly #builder: ProgramBuilder;
+  readonly #integers = new Map<string, number>();
+  /** Places before so many digits at the end of a rule, by how many. */
+  readonly #anyDigits: number[];
   #char: number | undefined;
   #number: number | undefined;
   #value: number | undefined;
 
   constructor(builder: ProgramBuilder) {
     this.#builder = builder;
+    this.#anyDigits = [builder.end];
   }
 
   /** A string of so many code points. Surrogates cannot be escaped, as they would count twice; nor is there U+FEFF. */
@@ -46,12 +50,13 @@ export class JsonRules {
   integer(next: number, { min, max }: Bounds): number {
     const most = 10 ** MAX_DIGITS - 1;
     const [low, high] = [Math.max(min, -most), Math.min(max, most)];
-    const places: number[] = [];
-    if (high >= 0 && low <= high) places.push(this.#digits(Math.max(low, 0), high, next));
-    if (low < 0 && low <= high) {
-      places.push(this.#builder.text("-", this.#digits(Math.max(1, -high), -low, next)));
+    const key = `${low} ${high}`;
+    let rule = this.#integers.get(key);
+    if (rule === undefined) {
+      rule = this.#builder.rule(this.#buildInteger(low, high));
+      this.#integers.set(key, rule);
     }
-    return this.#builder.choice(places);
+    return this.#builder.call(rule, next);
   }
 
   /** Any value. */
@@ -168,36 +173,50 @@ export class JsonRules {
     return builder.choice([builder.text("-", whole), whole]);
   }
 
+  #buildInteger(low: number, high: number): number {
+    const places: number[] = [];
+    if (high >= 0 && low <= high) places.push(this.#digits(Math.max(low, 0), high));
+    if (low < 0 && low <= high) places.push(this.#builder.text("-", this.#digits(Math.max(1, -high), -low)));
+    return this.#builder.choice(places);
+  }
+
   /** The whole numbers from `low` to `high`, both not negative, without leading zeros. */
-  #digits(low: number, high: number, next: number): number {
+  #digits(low: number, high: number): number {
     const [shortest, longest] = [String(low).length, String(high).length];
     const places: number[] = [];
     for (let length = shortest; length <= longest; length++) {
       const from = length === shortest ? String(low) : `1${"0".repeat(length - 1)}`;
       const to = length === longest ? String(high) : "9".repeat(length);
-      places.push(this.#digitsBetween(from, to, next));
+      places.push(this.#digitsBetween(from, to));
     }
     return this.#builder.choice(places);
   }
 
   /** Numbers between two of the same length. */
-  #digitsBetween(from: string, to: string, next: number): number {
-    const known = new Map<string, number>();
+  #digitsBetween(from: string, to: string): number {
     const at = (index: number, isLeast: boolean, isMost: boolean): number => {
-      if (index === from.length) return next;
-      const key = `${index} ${isLeast} ${isMost}`;
-      const found = known.get(key);
-      if (found !== undefined) return found;
+      const left = from.length - index;
+      const isFree = (!isLeast || /^0*$/.test(from.slice(index))) && (!isMost || /^9*$/.test(to.slice(index)));
+      if (isFree) return this.#digitsLeft(left);
       const first = isLeast ? from.charCodeAt(index) : ZERO;
       const last = isMost ? to.charCodeAt(index) : NINE;
-      const ranges: [number, number, number][] = [];
-      for (let digit = first; digit <= last; digit++) {
-        ranges.push([digit, digit, at(index + 1, isLeast && digit === first, isMost && digit === last)]);
-      }
-      const place = this.#builder.bytes(...ranges);
-      known.set(key, place);
-      return place;
+      const ends = [...new Set([first, last])].filter(
+        (digit) => (isLeast && digit === first) || (isMost && digit === last),
+      );
+      const inner: [number, number, number] = [first, last, this.#digitsLeft(left - 1)];
+      const bounds = ends.map((digit): [number, number, number] => {
+        return [digit, digit, at(index + 1, isLeast && digit === first, isMost && digit === last)];
+      });
+      return this.#builder.bytes(inner, ...bounds);
     };
     return at(0, true, true);
+  }
+
+  /** So many digits, whichever. */
+  #digitsLeft(count: number): number {
+    for (let known = this.#anyDigits.length; known <= count; known++) {
+      this.#anyDigits.push(this.#builder.bytes([ZERO, NINE, this.#anyDigits[known - 1] as number]));
+    }
+    return this.#anyDigits[count] as number;
   }
 }

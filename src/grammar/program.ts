@@ -55,7 +55,7 @@ export class ProgramBuilder {
 
   /** A text, exactly. */
   text(text: string, next: number): number {
-    return encoder.encode(text).reduceRight((after, byte) => this.add({ op: "byte", byte, next: after }), next);
+    return this.#sequence(encoder.encode(text), next);
   }
 
   /** A byte of some ranges, each with where it leads. */
@@ -119,7 +119,14 @@ export class ProgramBuilder {
     });
   }
 
+  /** What several texts share, and then the ways in which they go on. */
   #trie(texts: readonly Uint8Array[], depth: number, next: number): number {
+    const [first = NOTHING] = texts;
+    const shared = texts.reduce((length, text) => sharedLength(first, text, depth, length), first.length);
+    return this.#sequence(first.subarray(depth, shared), this.#branches(texts, shared, next));
+  }
+
+  #branches(texts: readonly Uint8Array[], depth: number, next: number): number {
     const byFirst = new Map<number, Uint8Array[]>();
     let ends = false;
     for (const text of texts) {
@@ -131,20 +138,25 @@ export class ProgramBuilder {
         byFirst.set(byte, others);
       }
     }
-    const ranges = [...byFirst].map(([byte, rest]): [number, number, number] => {
-      // What only one text is left of needs no tables.
-      const [only] = rest;
-      const tail = rest.length === 1 && only !== undefined ? this.#rest(only, depth + 1, next) : undefined;
-      return [byte, byte, tail ?? this.#trie(rest, depth + 1, next)];
-    });
-    if (ranges.length === 0) return next;
-    const place = this.bytes(...ranges);
+    if (byFirst.size === 0) return next;
+    const place = this.bytes(
+      ...[...byFirst].map(([byte, rest]): [number, number, number] => [byte, byte, this.#trie(rest, depth + 1, next)]),
+    );
     return ends ? this.choice([place, next]) : place;
   }
 
-  #rest(text: Uint8Array, from: number, next: number): number {
-    return text.subarray(from).reduceRight((after, byte) => this.add({ op: "byte", byte, next: after }), next);
+  #sequence(bytes: Uint8Array, next: number): number {
+    return bytes.reduceRight((after, byte) => this.add({ op: "byte", byte, next: after }), next);
   }
+}
+
+const NOTHING = new Uint8Array(0);
+
+/** Up to where two texts are alike that are alike up to `from`, at most `to`. */
+function sharedLength(a: Uint8Array, b: Uint8Array, from: number, to: number): number {
+  let length = from;
+  while (length < to && length < b.length && a[length] === b[length]) length++;
+  return length;
 }
 
 /** @throws SCHEMA_UNSUPPORTED where a rule comes back to itself before it has read anything */

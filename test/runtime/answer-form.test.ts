@@ -137,7 +137,7 @@ describe("calls", () => {
     const file = join(fixture.files.directory, "tokenizer_config.json");
     const before = readFileSync(file, "utf8");
     const template =
-      "{{ bos_token }}{% if tools %}[{% for tool in tools %}{{ tool.function.name }}{% endfor %}]{% endif %}" +
+      "{# <tool_call> #}{{ bos_token }}{% if tools %}[{% for tool in tools %}{{ tool.function.name }}{% endfor %}]{% endif %}" +
       "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}" +
       "{% if m.tool_calls %}{% for c in m.tool_calls %}({{ c.function.name }} {{ c.function.arguments.by }}){% endfor %}{% endif %}" +
       "{% if m.role == 'tool' %}={{ m.tool_call_id }}{% endif %}<|end|>{% endfor %}" +
