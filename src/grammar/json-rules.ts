@@ -16,7 +16,23 @@ export interface Bounds {
   max: number;
 }
 
+/** A range of numbers. */
+export interface NumberBounds extends Bounds {
+  /** Whether a number must be above `min`, and below `max`, rather than at it. */
+  above: boolean;
+  below: boolean;
+}
+
+/** Digits behind the point of a number with bounds. */
+const BOUNDED_FRACTION = 6;
+
 const ANY_LENGTH: Bounds = { min: 0, max: Infinity };
+
+interface OpenBound {
+  at: number;
+  /** Whether the bound itself is left out. */
+  open: boolean;
+}
 
 /** Rules that the values of one grammar share; each is built when it is first needed. */
 export class JsonRules {
@@ -44,6 +60,23 @@ export class JsonRules {
   number(next: number): number {
     this.#number ??= this.#builder.rule(this.#buildNumber());
     return this.#builder.call(this.#number, next);
+  }
+
+  /**
+   * A number of a range whose bounds are whole: without an exponent, and with few enough digits that what is written
+   * below a bound is below it when it is read as a float.
+   */
+  numberBetween(next: number, { min, max, above, below }: NumberBounds): number {
+    const places: number[] = [];
+    if (max > 0 || (max === 0 && !below)) {
+      const low = min < 0 ? { at: 0, open: false } : { at: min, open: above };
+      places.push(this.#realBetween(low, { at: max, open: below }, next));
+    }
+    if (min < 0) {
+      const low = max > 0 ? { at: 0, open: false } : { at: -max, open: below };
+      places.push(this.#builder.text("-", this.#realBetween(low, { at: -min, open: above }, next)));
+    }
+    return this.#builder.choice(places);
   }
 
   /** A whole number of a range. */
@@ -156,11 +189,7 @@ export class JsonRules {
   #buildNumber(): number {
     const builder = this.#builder;
     const { end } = builder;
-    const someDigits = (most: number, next: number): number => {
-      let place = builder.bytes([ZERO, NINE, next]);
-      for (let count = 1; count < most; count++) place = builder.bytes([ZERO, NINE, builder.choice([place, next])]);
-      return place;
-    };
+    const someDigits = (most: number, next: number): number => this.#someDigits(most, next);
     const digits = someDigits(2, end);
     const power = builder.choice([
       digits,
@@ -171,6 +200,40 @@ export class JsonRules {
     const more = builder.choice([someDigits(MAX_DIGITS - 1, fraction), fraction]);
     const whole = builder.bytes([ZERO, ZERO, fraction], [ONE, NINE, more]);
     return builder.choice([builder.text("-", whole), whole]);
+  }
+
+  /** A number from `low` to `high`, both whole and not negative, each with or without the bound itself. */
+  #realBetween(low: OpenBound, high: OpenBound, next: number): number {
+    const builder = this.#builder;
+    const highest = Math.min(high.at, 10 ** MAX_DIGITS);
+    const whole = (from: number, to: number, after: number): number[] =>
+      from > to ? [] : [builder.call(builder.rule(this.#digits(from, to)), after)];
+    const fraction = builder.text(".", this.#someDigits(BOUNDED_FRACTION, next));
+    const places = whole(low.open ? low.at + 1 : low.at, highest - 1, builder.choice([fraction, next]));
+    if (low.open && low.at < highest) {
+      places.push(...whole(low.at, low.at, builder.text(".", this.#notAllZeros(BOUNDED_FRACTION, next))));
+    }
+    const isWritable = high.at === highest && (low.at < high.at || !low.open);
+    if (isWritable && !high.open) places.push(...whole(high.at, high.at, next));
+    return builder.choice(places);
+  }
+
+  #notAllZeros(most: number, next: number): number {
+    let place = this.#builder.bytes([ONE, NINE, next]);
+    for (let count = 1; count < most; count++) {
+      const more = this.#builder.choice([this.#someDigits(count, next), next]);
+      place = this.#builder.bytes([ZERO, ZERO, place], [ONE, NINE, more]);
+    }
+    return place;
+  }
+
+  /** One digit, or up to `most`. */
+  #someDigits(most: number, next: number): number {
+    let place = this.#builder.bytes([ZERO, NINE, next]);
+    for (let count = 1; count < most; count++) {
+      place = this.#builder.bytes([ZERO, NINE, this.#builder.choice([place, next])]);
+    }
+    return place;
   }
 
   #buildInteger(low: number, high: number): number {

@@ -34,13 +34,19 @@ const KEYWORDS: Readonly<Record<TypeName, readonly string[]>> = {
   array: ["items", "minItems", "maxItems"],
   string: ["minLength", "maxLength"],
   integer: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-  number: [],
+  number: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
   boolean: [],
   null: [],
 };
 
 /** Levels that a schema may be nested. */
 const MAX_DEPTH = 64;
+
+/** Whole numbers are written below it, and above its negative. */
+const MOST_WHOLE = 10 ** 15;
+
+/** Bounds of numbers with fractions: with their digits behind the point, they are exact. */
+const MOST_BOUND = 10 ** 9;
 
 /** Places that a schema may refer to. */
 const MAX_REFERENCES = 1000;
@@ -99,15 +105,11 @@ export class SchemaCompiler {
     if (schema["anyOf"] !== undefined) return this.#anyOf(schema, path, depth, next);
     const types = this.#types(schema, path);
     if (schema["enum"] !== undefined || "const" in schema) return this.#listed(schema, types, path, next);
-    this.#refuseOthers(schema, path, ["type", ...types.flatMap((type) => this.#keywords(schema, type))]);
+    this.#refuseOthers(schema, path, ["type", ...types.flatMap((type) => KEYWORDS[type])]);
     if (types.length === TYPES.length) return this.#rules.value(next);
     // A whole number is a number, so that both together would only be read twice.
     const distinct = types.filter((type) => type !== "integer" || !types.includes("number"));
     return this.#builder.choice(distinct.map((type) => this.#ofType(type, schema, path, depth, next)));
-  }
-
-  #keywords(schema: SchemaObject, type: TypeName): readonly string[] {
-    return type === "number" && schema["type"] !== "number" ? [] : KEYWORDS[type];
   }
 
   /** The types that a schema names, or that its keywords are about; without either, all. */
@@ -223,7 +225,7 @@ export class SchemaCompiler {
       case "integer":
         return this.#integer(schema, path, next);
       case "number":
-        return this.#rules.number(next);
+        return this.#number(schema, path, next);
       case "boolean":
         return this.#builder.oneOf(["true", "false"], next);
       case "null":
@@ -240,15 +242,46 @@ export class SchemaCompiler {
   }
 
   #integer(schema: SchemaObject, path: string, next: number): number {
+    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = this.#numberBounds(schema, path);
+    const min = Math.max(Math.ceil(minimum), Math.floor(exclusiveMinimum) + 1);
+    const max = Math.min(Math.floor(maximum), Math.ceil(exclusiveMaximum) - 1);
+    if (min <= max && min < MOST_WHOLE && max > -MOST_WHOLE) return this.#rules.integer(next, { min, max });
+    throw unsupported(path, "allows no whole number of 15 digits", "Correct its bounds.");
+  }
+
+  #number(schema: SchemaObject, path: string, next: number): number {
+    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = this.#numberBounds(schema, path);
+    const [min, max] = [Math.max(minimum, exclusiveMinimum), Math.min(maximum, exclusiveMaximum)];
+    const [above, below] = [
+      exclusiveMinimum >= minimum && min !== -Infinity,
+      exclusiveMaximum <= maximum && max !== Infinity,
+    ];
+    if (min === -Infinity && max === Infinity) return this.#rules.number(next);
+    for (const bound of [min, max]) {
+      if (Math.abs(bound) === Infinity || (Number.isInteger(bound) && Math.abs(bound) <= MOST_BOUND)) continue;
+      throw unsupported(path, `bounds numbers by ${bound}`, `Use whole bounds up to ${MOST_BOUND}.`);
+    }
+    if (min < max || (min === max && !above && !below)) {
+      return this.#rules.numberBetween(next, { min, max, above, below });
+    }
+    throw unsupported(path, "allows no number", "Correct its bounds.");
+  }
+
+  #numberBounds(
+    schema: SchemaObject,
+    path: string,
+  ): Record<"minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum", number> {
     const bound = (keyword: string, otherwise: number): number => {
       const value = schema[keyword] ?? otherwise;
       if (typeof value === "number") return value;
       throw unsupported(path, `has a "${keyword}" that is no number`, "Write a number.");
     };
-    const min = Math.max(Math.ceil(bound("minimum", -Infinity)), Math.floor(bound("exclusiveMinimum", -Infinity)) + 1);
-    const max = Math.min(Math.floor(bound("maximum", Infinity)), Math.ceil(bound("exclusiveMaximum", Infinity)) - 1);
-    if (min <= max) return this.#rules.integer(next, { min, max });
-    throw unsupported(path, "allows no whole number", "Correct its bounds.");
+    return {
+      minimum: bound("minimum", -Infinity),
+      maximum: bound("maximum", Infinity),
+      exclusiveMinimum: bound("exclusiveMinimum", -Infinity),
+      exclusiveMaximum: bound("exclusiveMaximum", Infinity),
+    };
   }
 
   /** Named properties in the schema's order; or, where it names none, any keys that it allows. */

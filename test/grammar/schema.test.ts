@@ -27,6 +27,11 @@ const bounds = (least: string, most: string, from: fc.Arbitrary<number>): fc.Arb
     ...(which === "most" || which === "both" ? { [most]: min + more } : {}),
   }));
 
+interface Range {
+  exclusiveMinimum?: number;
+  maximum?: number;
+}
+
 const name = fc.oneof(fc.constantFrom("name", "item count", 'a"b', "größe", "\n"), fc.string({ maxLength: 4 }));
 
 /** Schemas of the kinds that are supported; references lead to two definitions, one of which is recursive. */
@@ -41,6 +46,11 @@ const { schema: schemas } = fc.letrec<{ schema: JsonSchema; object: JsonSchema }
     ),
     bounds("minLength", "maxLength", fc.nat(9)).map((length) => ({ type: "string", ...length })),
     bounds("minimum", "maximum", fc.integer({ min: -5000, max: 5000 })).map((range) => ({ type: "integer", ...range })),
+    bounds("exclusiveMinimum", "maximum", fc.integer({ min: -5, max: 5 })).map(({ maximum, ...range }: Range) => ({
+      type: "number",
+      ...range,
+      ...(maximum === undefined ? {} : { maximum: maximum + 1 }),
+    })),
     fc
       .uniqueArray(fc.jsonValue(), { minLength: 1, maxLength: 4, selector: (value) => JSON.stringify(value) })
       .map((values) => ({ enum: values })),
@@ -159,6 +169,31 @@ describe("a whole number", () => {
   });
 });
 
+describe("a number", () => {
+  test.each([
+    [{ minimum: 0, maximum: 1 }],
+    [{ exclusiveMinimum: 0, exclusiveMaximum: 2 }],
+    [{ minimum: -3, exclusiveMaximum: 0 }],
+    [{ minimum: -12, maximum: 100 }],
+    [{ exclusiveMinimum: -1 }],
+    [{ maximum: -5 }],
+    [{ minimum: 7, maximum: 7 }],
+    [{ exclusiveMinimum: 3, minimum: 2, maximum: 4 }],
+  ])("of the range %j is one of it, at all edges", (range) => {
+    const schema = { type: "number", ...range };
+    const automaton = new Automaton(compileSchema(schema));
+    const wholes = [-101, -100, -13, -12, -11, -6, -5, -4, -3, -1, 0, 1, 2, 3, 4, 5, 7, 8, 99, 100, 101];
+    for (const text of wholes.flatMap((whole) => ["", ".5", ".000001"].map((fraction) => `${whole}${fraction}`))) {
+      const read = automaton.read(automaton.start, new TextEncoder().encode(text));
+      expect(read?.accepting ?? false, text).toBe(isValid(schema, Number(text)));
+    }
+    for (let seed = 0; seed < 5; seed++) {
+      const { text, complete } = writer.write(compileSchema(schema), seed);
+      expect(complete && isValid(schema, JSON.parse(text)), text).toBe(true);
+    }
+  });
+});
+
 describe("hostile schemas", () => {
   test("of very long or very many values are compiled or refused, in little time", () => {
     const long = "x".repeat(50_000);
@@ -217,7 +252,9 @@ describe("a schema", () => {
     ["oneOf", { oneOf: [{ type: "null" }] }, /"oneOf".*Use anyOf/],
     ["allOf", { allOf: [{ type: "null" }] }, /"allOf"/],
     ["multipleOf", { type: "integer", multipleOf: 2 }, /"multipleOf"/],
-    ["minimum of a number", { type: "number", minimum: 0 }, /"minimum"/],
+    ["fractions as bounds", { type: "number", minimum: 0.5 }, /bounds numbers by 0.5.*whole bounds/],
+    ["no number in its bounds", { type: "number", minimum: 1, exclusiveMaximum: 1 }, /allows no number/],
+    ["whole numbers of too many digits", { type: "integer", minimum: 1e15 }, /15 digits/],
     ["uniqueItems", { type: "array", uniqueItems: true }, /"uniqueItems"/],
     ["an unknown type", { type: "date" }, /"date", which does not exist/],
     ["siblings of $ref", { $ref: "#/$defs/a", minLength: 1, $defs: { a: true } }, /"minLength"/],
