@@ -202,14 +202,29 @@ function findProductive({ instructions, rules }: Omit<Program, "productive">): U
         return reaches(instruction.next) && (instruction.min === 0 || reaches(rules[instruction.rule]));
     }
   };
-  for (let changed = true; changed;) {
-    changed = false;
-    // Programs are built from their ends, so one pass settles nearly everything.
-    for (const [place, instruction] of instructions.entries()) {
-      if (productive[place] === 1 || !ends(instruction)) continue;
-      productive[place] = 1;
-      changed = true;
+  const users = usersOf({ instructions, rules });
+  const due = [...instructions.keys()].filter((place) => instructions[place]?.op === "return");
+  for (let place = due.pop(); place !== undefined; place = due.pop()) {
+    if (productive[place] === 1) continue;
+    productive[place] = 1;
+    for (const user of users[place] ?? []) {
+      if (productive[user] === 0 && ends(instructions[user] as Instruction)) due.push(user);
     }
   }
   return productive;
+}
+
+/** For each place those that lead to it. */
+function usersOf({ instructions, rules }: Pick<Program, "instructions" | "rules">): (number[] | undefined)[] {
+  const users: (number[] | undefined)[] = Array.from({ length: instructions.length });
+  const note = (user: number, place: number | undefined): void => {
+    if (place !== undefined && place >= 0) (users[place] ??= []).push(user);
+  };
+  for (const [place, instruction] of instructions.entries()) {
+    if (instruction.op === "switch") new Set(instruction.table).forEach((next) => note(place, next));
+    if (instruction.op === "split") instruction.nexts.forEach((next) => note(place, next));
+    if ("rule" in instruction) note(place, rules[instruction.rule]);
+    if ("next" in instruction) note(place, instruction.next);
+  }
+  return users;
 }
