@@ -27,6 +27,9 @@ export type {
 } from "./runtime/protocol.js";
 export type { SamplingOptions, TokenLogprob } from "./runtime/sampler.js";
 export type { ChatMessage } from "./text/chat-template.js";
+export type { JsonSchema } from "./grammar/schema.js";
+export { checkAnswerFormat, type ResponseFormat } from "./tools/answer-grammar.js";
+export { toolSetup, type ToolCall, type ToolChoice, type ToolDefinition, type ToolSetup } from "./tools/tool.js";
 export { listCachedModels, resolveModel, type DownloadProgress, type ResolveOptions } from "./weights/hub.js";
 export { EncryptedStore, type EncryptionOptions } from "./stores/encrypted-store.js";
 export { FileStore } from "./stores/file-store.js";

@@ -12,6 +12,7 @@ import type {
   MemoryRows,
 } from "../runtime/protocol.js";
 import type { WorkerClient } from "../runtime/worker-client.js";
+import type { ToolDefinition } from "../tools/tool.js";
 import type { MemoryStats } from "./session.js";
 import type { SnapshotPrecision } from "./snapshot.js";
 import type { MemoryAttention, MemorySlot } from "./slots.js";
@@ -76,14 +77,30 @@ export class Memory implements AsyncDisposable {
     return this.#info.adapter;
   }
 
-  /** Takes in context: each message is a time step, and so is a text or a list of ids. */
-  append(input: MemoryInput, options: WorkOptions = {}): Promise<MemoryStats> {
-    return this.#client.call("append", { memory: this.#info.id, input }, progressCall(options));
+  /**
+   * Takes in context: each message is a time step, and so is a text or a list of ids.
+   * @param options.tools functions that the model is told of before; say those that the next answer may call
+   */
+  append(
+    input: MemoryInput,
+    { tools, ...options }: WorkOptions & { tools?: readonly ToolDefinition[] } = {},
+  ): Promise<MemoryStats> {
+    return this.#client.call("append", { memory: this.#info.id, input, tools }, progressCall(options));
   }
 
   /**
    * Answers an input, event by event. Afterwards input and answer are a time step of the memory, unless
    * `remember: false`. Leaving the loop early ends the answer and keeps it; aborting the signal forgets it.
+   *
+   * @throws SCHEMA_UNSUPPORTED for a schema that answers cannot be held to
+   * @example JSON that fits a schema
+   * const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+   * const { text } = await memory.answer(messages, { responseFormat: { type: "json_schema", schema } });
+   * @example Functions: their results go in as messages with the role tool
+   * const tools = [{ name: "weather", description: "Weather of a city", parameters: schema }];
+   * const { toolCalls } = await memory.answer(messages, { tools });
+   * const results = toolCalls.map(({ id }) => ({ role: "tool", toolCallId: id, content: "sunny" }));
+   * await memory.answer(results, { tools });
    */
   async *generate(
     input: MemoryInput,

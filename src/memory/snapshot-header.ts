@@ -21,10 +21,19 @@ export interface ModelIdentity {
   adapter: string;
 }
 
+/** What a model has been told of tools; definitions as JSON. */
+export interface ToldTools {
+  /** Those that it was told of last. */
+  known: string;
+  /** Those that the chat template told of at the beginning, and is given with all that follows. */
+  rendered?: string;
+}
+
 /** What the chat template needs to continue a conversation. */
 export interface ConversationState {
   messages: ChatMessage[];
   started: boolean;
+  told?: ToldTools;
 }
 
 /** Everything of a snapshot but its rows. */
@@ -81,10 +90,33 @@ function isListOf(value: unknown, fits: (item: unknown) => boolean): boolean {
 
 function isConversation(value: unknown): boolean {
   if (!isRecord(value) || typeof value["started"] !== "boolean") return false;
-  return isListOf(
-    value["messages"],
-    (item) => isRecord(item) && typeof item["role"] === "string" && typeof item["content"] === "string",
+  return isToldTools(value["told"]) && isListOf(value["messages"], isMessage);
+}
+
+function isMessage(value: unknown): boolean {
+  if (!isRecord(value) || typeof value["role"] !== "string" || typeof value["content"] !== "string") return false;
+  const { toolCalls = [], toolCallId = "" } = value;
+  return typeof toolCallId === "string" && isListOf(toolCalls, isCall);
+}
+
+function isCall(value: unknown): boolean {
+  return isRecord(value) && ["id", "name", "arguments"].every((field) => typeof value[field] === "string");
+}
+
+function isToldTools(value: unknown): boolean {
+  if (value === undefined) return true;
+  return (
+    isRecord(value) && isToolList(value["known"]) && (value["rendered"] === undefined || isToolList(value["rendered"]))
   );
+}
+
+function isToolList(json: unknown): boolean {
+  if (typeof json !== "string") return false;
+  try {
+    return isListOf(JSON.parse(json), (tool) => isRecord(tool) && typeof tool["name"] === "string");
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a method's stored state has the fields of a fresh one; numbers count something, and lists hold token ids. */
