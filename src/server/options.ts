@@ -75,7 +75,7 @@ export interface ServerOptions {
   origins?: readonly string[];
   /** Hosts that a request may name in its `Host` header; default: any. Guards a local server against DNS rebinding. */
   hosts?: readonly string[];
-  /** `"fp32"` (default) pages sessions out without any change; `"fp16"` takes half the space. */
+  /** `"fp32"` (default) pages sessions out without any change; `"fp16"`, `"int8"` and `"int4"` take less space. */
   precision?: SnapshotPrecision;
   log?: (record: LogRecord) => void;
 }

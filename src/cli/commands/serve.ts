@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import { Command, Option } from "commander";
 import { PrecisError } from "../../errors.js";
+import { SNAPSHOT_PRECISIONS } from "../../codec/row-precision.js";
 import type { LanguageModel, SnapshotPrecision } from "../../index.js";
 import {
   createApp,
@@ -61,6 +62,8 @@ Examples:
   $ precis serve --model owner/name --dtype int4 --memory 4GB
   $ precis serve --method full              conversations keep every token, as other servers do
   $ precis serve --store lmdb:./sessions --checkpoints 4
+  $ precis serve --store postgres://user:password@host/database --precision fp16
+  $ precis serve --store 's3://bucket/prefix?endpoint=https://host:9000'   keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
   $ PRECIS_API_KEY=sk-secret precis serve --host 0.0.0.0
 
 Point any OpenAI client at http://127.0.0.1:8080/v1. Three ways to remember:
@@ -71,7 +74,7 @@ A session can be appended to, forked, turned back, exported, imported and delete
 describes it all, /metrics counts, /health is for load balancers.
 
 Each state is saved when its answer ends, so a restart forgets nothing. PRECIS_STORE_KEY (32 bytes in hex) encrypts what is
-saved. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
+saved. Servers that share a store share its sessions. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
 one does not.
 `;
 
@@ -84,10 +87,16 @@ export function serveCommand(): Command {
     .option("--host <host>", "address to listen on; others than this machine's need API keys", "127.0.0.1")
     .option("--port <number>", "0 takes any free one", wholeNumber(0), 8080)
     .option("--keys <file>", "API keys; PRECIS_API_KEY names one without a file")
-    .option("--store <store>", `a folder, lmdb:FOLDER, redis://…, or none (default: ${defaultStoreFolder()})`)
+    .option(
+      "--store <store>",
+      `a folder, lmdb:FOLDER, redis://…, postgres://…, s3://BUCKET/PREFIX, or none (default: ${defaultStoreFolder()})`,
+    )
     .addOption(
-      new Option("--precision <type>", "of saved sessions; fp16 takes half the space and changes answers a little")
-        .choices(["fp32", "fp16"])
+      new Option(
+        "--precision <type>",
+        "of saved sessions; fp32 is exact, the others take less space and change answers",
+      )
+        .choices([...SNAPSHOT_PRECISIONS])
         .default("fp32"),
     )
     .option("--memory <size>", "keys and values held at once; idle sessions wait in the store", byteSize, 1e9)
