@@ -46,6 +46,7 @@ interface ServeFlags extends ModelFlags, MemoryFlags {
   rate: number;
   maxTokens: number;
   checkpoints: number;
+  lease: number;
   origin?: string[];
   grace: number;
   json?: boolean;
@@ -105,6 +106,7 @@ export function serveCommand(): Command {
     .option("--rate <count>", "requests per minute and key; 0 for no limit", wholeNumber(0), 0)
     .option("--max-tokens <count>", "longest answer in tokens", wholeNumber(1), DEFAULT_LIMITS.maxTokens)
     .option("--checkpoints <count>", "earlier states kept per session", wholeNumber(0), DEFAULT_LIMITS.checkpoints)
+    .option("--lease <seconds>", "how long a session waits for a server that died with it", positiveNumber(0.1), 5)
     .option("--origin <origin>", "web page that may call beside local ones; may be repeated, * for all", collect)
     .option("--grace <seconds>", "time that answers get to finish when the server stops", positiveNumber(0), 30)
     .option("--json", "log JSON lines")
@@ -129,11 +131,19 @@ async function serve(flags: ServeFlags): Promise<void> {
   const served = await serveModel(model, flags);
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
-  const { memory, concurrency, queue, rate, maxTokens, checkpoints } = flags;
+  const { memory, concurrency, queue, rate, maxTokens, checkpoints, lease } = flags;
   const app = createApp([served], {
     keys,
     store,
-    limits: { memoryBytes: memory, concurrency, queue, requestsPerMinute: rate, maxTokens, checkpoints },
+    limits: {
+      memoryBytes: memory,
+      concurrency,
+      queue,
+      requestsPerMinute: rate,
+      maxTokens,
+      checkpoints,
+      leaseMs: Math.ceil(1000 * lease),
+    },
     origins: flags.origin ?? [],
     // With keys there is nothing that a page could do by a name of its own.
     ...(isLocal && keys.length === 0 ? { hosts: ["localhost", "127.0.0.1", "[::1]"] } : {}),
