@@ -83,13 +83,15 @@ export class RedisStore implements SessionStore {
   /**
    * Connects to a server.
    * @param url such as `redis://user:password@host:6379/0`; `rediss:` for TLS
+   * @param options.timeoutMs how long an operation may take, reconnecting included, by default 10 s
    * @throws DEPENDENCY_MISSING without the package ioredis; STORE_UNAVAILABLE if there is no such server
    */
-  static async open(url: string): Promise<RedisStore> {
+  static async open(url: string, { timeoutMs = 10_000 }: { timeoutMs?: number } = {}): Promise<RedisStore> {
     const { Redis } = await optionalPackage("ioredis", () => import("ioredis"));
     const redis = new Redis(url, {
       lazyConnect: true,
       maxRetriesPerRequest: 3,
+      commandTimeout: timeoutMs,
       retryStrategy: (times) => Math.min(50 * times, 500),
     });
     // Every operation reports its own failure; without a listener the client would also print each.

@@ -4,6 +4,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { PostgresStore, RedisStore, type SessionStore } from "#precis/index.js";
 import type { Fixture } from "../conformance/fixtures.js";
 import { tinyFixture } from "../server/fixture.js";
 import { postgresProgram, redisProgram, startPostgres, startRedis, type TestServer } from "../stores/servers.js";
@@ -65,6 +66,9 @@ function expectDeliberate(clients: readonly CarefulClient[]): void {
   }
 }
 
+const open = (kind: string, url: string): Promise<SessionStore> =>
+  kind === "Redis" ? RedisStore.open(url, { timeoutMs: 300 }) : PostgresStore.open(url, { timeoutMs: 300 });
+
 describe.for(Object.keys(KINDS))("%s", (kind) => {
   const { program, start } = KINDS[kind]!;
   let backing: TestServer;
@@ -84,6 +88,19 @@ describe.for(Object.keys(KINDS))("%s", (kind) => {
     });
     expectDeliberate(clients);
     expect(clients.flatMap(({ refusals }) => refusals).length).toBeGreaterThan(0);
+  });
+
+  test.skipIf(program === undefined)("behind a connection that falls silent is not waited for", async () => {
+    const proxy = await openProxy(backing.port);
+    const store = await open(kind, url(proxy.port));
+    const key = { namespace: "n", id: "silent" };
+    const version = await store.put(key, { bytes: new Uint8Array(1), metadata: {} }, undefined);
+    proxy.stall();
+    await expect(store.get(key)).rejects.toMatchObject({ code: "STORE_UNAVAILABLE" });
+    proxy.cut();
+    expect(await store.get(key)).toMatchObject({ version });
+    await store.close();
+    await proxy.close();
   });
 
   test.skipIf(program === undefined)("behind a connection that breaks loses nothing either", async () => {

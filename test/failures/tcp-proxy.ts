@@ -7,6 +7,8 @@ export interface TcpProxy {
   port: number;
   /** Breaks all connections, whatever is on its way; while `down`, new ones break too. @returns how many there were */
   cut(down?: boolean): number;
+  /** Lets nothing through any more, without a word to anybody. */
+  stall(): void;
   /** Lets connections through again. */
   mend(): void;
   close(): Promise<void>;
@@ -42,6 +44,9 @@ export async function openProxy(target: number): Promise<TcpProxy> {
   return {
     port: (server.address() as AddressInfo).port,
     cut,
+    stall: () => {
+      for (const socket of sockets) socket.unpipe().pause();
+    },
     mend: () => {
       isDown = false;
     },

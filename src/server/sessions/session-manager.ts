@@ -240,6 +240,7 @@ export class SessionManager {
     } catch (error) {
       const isTrouble = error instanceof PrecisError && STORE_TROUBLE.has(error.code);
       if (session.kind !== "chat" || !isTrouble) throw error;
+      await this.#directory.forget(session);
       return state;
     }
     const index = await this.index(session.namespace);
