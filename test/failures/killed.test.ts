@@ -14,10 +14,17 @@ beforeAll(async () => {
 });
 afterAll(() => fixture[Symbol.asyncDispose]());
 
-/** Each round another way to go: in the middle of the work, or while it shuts down. */
-async function end(server: Served, round: number): Promise<void> {
+/**
+ * Each round another way to go: in the middle of the work, or while it shuts down; every other time before it may have
+ * done anything at all.
+ */
+async function end(server: Served, round: number, clients: readonly CarefulClient[]): Promise<void> {
+  const done = (): number => clients.reduce((sum, { successes }) => sum + successes, 0);
+  const before = done();
+  const patience = round % 2 === 0 ? 1000 : 0;
+  for (let wait = 0; done() === before && wait < patience; wait++) await sleep(10);
   await sleep(60 + ((round * 37) % 340));
-  if (round % 4 === 3) {
+  if (round % 4 >= 2) {
     server.child.kill("SIGTERM");
     await sleep((round * 5) % 40);
   }
@@ -39,7 +46,7 @@ describe.for(["file", "lmdb"])("a server with a %s store that is killed", (kind)
       }
       const stop = new AbortController();
       const work = clients.map((client) => client.work(server.url, { signal: stop.signal, untilCut: true }));
-      await end(server, round);
+      await end(server, round, clients);
       stop.abort();
       await Promise.all(work);
       unreadable += (await server.finished).stdout.split("session-unreadable").length - 1;
@@ -52,7 +59,7 @@ describe.for(["file", "lmdb"])("a server with a %s store that is killed", (kind)
     console.info(
       `${kind}: ${rounds} rounds, ${total} turns acknowledged, ${found} more found, ${refusals.length} refused`,
     );
-    expect(total).toBeGreaterThan(rounds);
+    expect(total).toBeGreaterThanOrEqual(rounds / 2);
     expect(unreadable).toBe(0);
     // Only a server that shuts down refuses.
     for (const { status } of refusals) expect([503]).toContain(status);
