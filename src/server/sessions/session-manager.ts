@@ -5,7 +5,9 @@ import { ApiError } from "../api-error.js";
 import type { MemoryBudget } from "../memory-budget.js";
 import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
+import { sessionId } from "../schemas/common.js";
 import type { Scheduler } from "../scheduler.js";
+import { excessStates } from "./excess-states.js";
 import { refuseDeleted, stepMissing } from "./refusals.js";
 import { SessionFiles } from "./session-files.js";
 import { SessionIndex, type SessionPoint } from "./session-index.js";
@@ -72,9 +74,12 @@ export class SessionManager {
     return index;
   }
 
-  /** @throws ApiError 404 */
+  /** The session of an id; one that another server or a worker made is read from the store. @throws ApiError 404 */
   async find(namespace: string, id: string): Promise<Session> {
-    const session = (await this.index(namespace)).sessions.get(id);
+    const index = await this.index(namespace);
+    // Ids with dots name snapshots.
+    if (!index.sessions.has(id) && sessionId.safeParse(id).success) await this.#read(index, namespace, id);
+    const session = index.sessions.get(id);
     if (session !== undefined) return session;
     throw new ApiError(404, "session_not_found", `There is no session "${id}".`, {
       param: "session",
@@ -180,13 +185,14 @@ export class SessionManager {
     const { method, options } = memory;
     session.setup = { ...session.setup, method, options };
     const size = bytes.byteLength;
-    const state = { serial: session.nextSerial++, chain, stats, size, created: nowSeconds(), response };
+    const { ingested } = session.head ?? {};
+    const state = { serial: session.nextSerial++, chain, stats, size, created: nowSeconds(), response, ingested };
     session.states = [...session.states, state];
     session.unsaved.set(state.serial, bytes);
     session.used = nowSeconds();
     const index = await this.index(session.namespace);
     index.addState({ session, state });
-    await this.#save(session, this.#excess(session));
+    await this.#save(session, excessStates(session.states, this.#parts.limits));
     return state;
   }
 
@@ -276,6 +282,8 @@ export class SessionManager {
       this.#parts.log({ level: "info", event: "session-skipped", session: id, model: found.record.model });
       return;
     }
+    // Somebody else may have read it meanwhile.
+    if (index.sessions.has(id)) return;
     const session = Session.fromRecord({ namespace, id }, served, found.record);
     session.version = found.version;
     index.add(session);
@@ -306,16 +314,6 @@ export class SessionManager {
         cause: error,
       });
     }
-  }
-
-  /** The oldest states beyond what is kept for going back. */
-  #excess({ states }: Session): SessionState[] {
-    const { checkpoints, checkpointBytes } = this.#parts.limits;
-    let bytes = 0;
-    return states
-      .slice(0, -1)
-      .toReversed()
-      .filter(({ size }, age) => (bytes += size) > checkpointBytes || age >= checkpoints);
   }
 
   /** Saves a session without some of its states. */
