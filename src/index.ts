@@ -32,6 +32,7 @@ export { LmdbStore } from "./stores/lmdb-store.js";
 export { MemoryStore } from "./stores/memory-store.js";
 export { PostgresStore } from "./stores/postgres-store.js";
 export { RedisStore } from "./stores/redis-store.js";
+export { S3Store, type S3Options } from "./stores/s3-store.js";
 export { namespaceOf } from "./stores/session-key.js";
 export type {
   JsonValue,

@@ -23,6 +23,10 @@ export interface ServerLimits {
   queue: number;
   /** Requests that may wait for one session; more get 429. */
   queuePerSession: number;
+  /** How long a request waits for a session that another server works on; then it gets 429. */
+  sessionWaitMs: number;
+  /** For how long a session stays reserved for a server that died while it worked on it. */
+  leaseMs: number;
   /** Requests per minute and key; 0 for no limit. */
   requestsPerMinute: number;
   /** Tokens of an answer if the request does not say. */
@@ -47,6 +51,8 @@ export const DEFAULT_LIMITS: ServerLimits = {
   concurrency: 8,
   queue: 64,
   queuePerSession: 8,
+  sessionWaitMs: 30_000,
+  leaseMs: 5000,
   requestsPerMinute: 0,
   defaultTokens: 256,
   maxTokens: 4096,
@@ -75,7 +81,7 @@ export interface ServerOptions {
   origins?: readonly string[];
   /** Hosts that a request may name in its `Host` header; default: any. Guards a local server against DNS rebinding. */
   hosts?: readonly string[];
-  /** `"fp32"` (default) pages sessions out without any change; `"fp16"` takes half the space. */
+  /** `"fp32"` (default) pages sessions out without any change; `"fp16"`, `"int8"` and `"int4"` take less space. */
   precision?: SnapshotPrecision;
   log?: (record: LogRecord) => void;
 }

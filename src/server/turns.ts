@@ -12,7 +12,7 @@ import { EventQueue } from "./event-queue.js";
 import type { ServedModel } from "./models.js";
 import { afterMessages, afterText } from "./sessions/chain.js";
 import type { SessionManager } from "./sessions/session-manager.js";
-import type { Session } from "./sessions/session.js";
+import type { Session, SessionState } from "./sessions/session.js";
 
 /** What is to be answered. */
 export type TurnInput = readonly ChatMessage[] | string | readonly number[];
@@ -20,6 +20,8 @@ export type TurnInput = readonly ChatMessage[] | string | readonly number[];
 /** What a turn does. */
 export interface TurnPlan {
   session: Session;
+  /** Where the session must stand still when it is the turn's; undefined for wherever it stands. */
+  from?: SessionState | undefined;
   /** Messages taken in before the input, a time step each. */
   history: readonly ChatMessage[];
   input: TurnInput;
@@ -85,7 +87,7 @@ async function runTurn(
   try {
     const tokens = await countTokens(session.served, plan.history, plan.input);
     const perChoice = session.stats.bytes + (tokens + plan.options.maxTokens) * bytesPerSlot;
-    const use = { bytes: count * perChoice, signal };
+    const use = { bytes: count * perChoice, signal, from: plan.from };
     return await manager.use(session, use, async (memory, combined) => {
       const outcome = await answerAll(manager, plan, { memory, tokens, signal: combined, events });
       kept = plan.keep;

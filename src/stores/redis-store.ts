@@ -41,10 +41,15 @@ const NOW = `local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `;
 
-/** KEYS: lease. ARGV: token, holder, duration. Returns {0, end} or {1, end, holder of the other}. */
+/**
+ * KEYS: lease. ARGV: token, holder, duration. Returns {0, end} or {1, end, holder of the other}. A request that was sent
+ * again after its answer got lost finds its own token.
+ */
 const ACQUIRE = `${NOW}
 local ends = tonumber(redis.call("HGET", KEYS[1], "expires") or "0")
-if ends > now then return {1, ends, redis.call("HGET", KEYS[1], "holder")} end
+if ends > now and redis.call("HGET", KEYS[1], "token") ~= ARGV[1] then
+  return {1, ends, redis.call("HGET", KEYS[1], "holder")}
+end
 redis.call("HSET", KEYS[1], "token", ARGV[1], "holder", ARGV[2], "expires", string.format("%.0f", now + ARGV[3]))
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
 return {0, now + ARGV[3]}`;

@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { Client } from "pg";
+
 /** Where a program is: in PATH or one of `folders`; undefined if it is not installed. */
 export function findProgram(name: string, folders: readonly string[] = []): string | undefined {
   const searched = [...(process.env.PATH ?? "").split(delimiter), ...folders];
@@ -91,7 +93,23 @@ export async function startPostgres(): Promise<TestServer> {
   const setUp = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
   execFileSync(initdb, setUp, { ...user, stdio: "pipe", cwd: folder });
   const options = ["-D", data, "-p", `${port}`, "-c", "listen_addresses=127.0.0.1", "-c", `unix_socket_directories=`];
-  return started(spawn(postgresProgram!, options, { ...user, cwd: folder }), port, folder);
+  const server = await started(spawn(postgresProgram!, options, { ...user, cwd: folder }), port, folder);
+  await untilPostgresAnswers(server.port);
+  return server;
+}
+
+/** While the server starts it takes connections and sends them away again. */
+async function untilPostgresAnswers(port: number): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    const client = new Client({ host: "127.0.0.1", port, user: "postgres", database: "postgres" });
+    try {
+      await client.connect();
+      return await client.end();
+    } catch (error) {
+      if (attempt === 100) throw error;
+      await sleep(50);
+    }
+  }
 }
 
 function userIds(name: string): { uid: number; gid: number } {

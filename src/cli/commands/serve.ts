@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import { Command, Option } from "commander";
 import { PrecisError } from "../../errors.js";
+import { SNAPSHOT_PRECISIONS } from "../../codec/row-precision.js";
 import type { LanguageModel, SnapshotPrecision } from "../../index.js";
 import {
   createApp,
@@ -45,6 +46,7 @@ interface ServeFlags extends ModelFlags, MemoryFlags {
   rate: number;
   maxTokens: number;
   checkpoints: number;
+  lease: number;
   origin?: string[];
   grace: number;
   json?: boolean;
@@ -61,6 +63,8 @@ Examples:
   $ precis serve --model owner/name --dtype int4 --memory 4GB
   $ precis serve --method full              conversations keep every token, as other servers do
   $ precis serve --store lmdb:./sessions --checkpoints 4
+  $ precis serve --store postgres://user:password@host/database --precision fp16
+  $ precis serve --store 's3://bucket/prefix?endpoint=https://host:9000'   keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
   $ PRECIS_API_KEY=sk-secret precis serve --host 0.0.0.0
 
 Point any OpenAI client at http://127.0.0.1:8080/v1. Three ways to remember:
@@ -71,7 +75,7 @@ A session can be appended to, forked, turned back, exported, imported and delete
 describes it all, /metrics counts, /health is for load balancers.
 
 Each state is saved when its answer ends, so a restart forgets nothing. PRECIS_STORE_KEY (32 bytes in hex) encrypts what is
-saved. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
+saved. Servers that share a store share its sessions. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
 one does not.
 `;
 
@@ -84,10 +88,16 @@ export function serveCommand(): Command {
     .option("--host <host>", "address to listen on; others than this machine's need API keys", "127.0.0.1")
     .option("--port <number>", "0 takes any free one", wholeNumber(0), 8080)
     .option("--keys <file>", "API keys; PRECIS_API_KEY names one without a file")
-    .option("--store <store>", `a folder, lmdb:FOLDER, redis://…, or none (default: ${defaultStoreFolder()})`)
+    .option(
+      "--store <store>",
+      `a folder, lmdb:FOLDER, redis://…, postgres://…, s3://BUCKET/PREFIX, or none (default: ${defaultStoreFolder()})`,
+    )
     .addOption(
-      new Option("--precision <type>", "of saved sessions; fp16 takes half the space and changes answers a little")
-        .choices(["fp32", "fp16"])
+      new Option(
+        "--precision <type>",
+        "of saved sessions; fp32 is exact, the others take less space and change answers",
+      )
+        .choices([...SNAPSHOT_PRECISIONS])
         .default("fp32"),
     )
     .option("--memory <size>", "keys and values held at once; idle sessions wait in the store", byteSize, 1e9)
@@ -96,6 +106,7 @@ export function serveCommand(): Command {
     .option("--rate <count>", "requests per minute and key; 0 for no limit", wholeNumber(0), 0)
     .option("--max-tokens <count>", "longest answer in tokens", wholeNumber(1), DEFAULT_LIMITS.maxTokens)
     .option("--checkpoints <count>", "earlier states kept per session", wholeNumber(0), DEFAULT_LIMITS.checkpoints)
+    .option("--lease <seconds>", "how long a session waits for a server that died with it", positiveNumber(0.1), 5)
     .option("--origin <origin>", "web page that may call beside local ones; may be repeated, * for all", collect)
     .option("--grace <seconds>", "time that answers get to finish when the server stops", positiveNumber(0), 30)
     .option("--json", "log JSON lines")
@@ -120,11 +131,19 @@ async function serve(flags: ServeFlags): Promise<void> {
   const served = await serveModel(model, flags);
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
-  const { memory, concurrency, queue, rate, maxTokens, checkpoints } = flags;
+  const { memory, concurrency, queue, rate, maxTokens, checkpoints, lease } = flags;
   const app = createApp([served], {
     keys,
     store,
-    limits: { memoryBytes: memory, concurrency, queue, requestsPerMinute: rate, maxTokens, checkpoints },
+    limits: {
+      memoryBytes: memory,
+      concurrency,
+      queue,
+      requestsPerMinute: rate,
+      maxTokens,
+      checkpoints,
+      leaseMs: Math.ceil(1000 * lease),
+    },
     origins: flags.origin ?? [],
     // With keys there is nothing that a page could do by a name of its own.
     ...(isLocal && keys.length === 0 ? { hosts: ["localhost", "127.0.0.1", "[::1]"] } : {}),

@@ -1,10 +1,12 @@
 /** @file Takes documents into a session of a store, each once, however often the work is cut off and begun again. */
 import { PrecisError } from "../../errors.js";
 import type { Lease, MemoryStats, SessionKey, SessionStore, SnapshotPrecision } from "../../index.js";
+import { throwIfAborted } from "../../weights/files.js";
 import type { MemorySetup, ServedModel } from "../models.js";
 import type { ServerLimits } from "../options.js";
 import type { IngestDocument } from "./documents.js";
-import { lengthOf, piecesOf, sizeOf } from "./pieces.js";
+import { SessionLeases } from "../sessions/session-leases.js";
+import { lengthOf, piecesOf, sizeOf, type Piece } from "./pieces.js";
 import { OpenedSession } from "./opened-session.js";
 
 /** What to take in, and where. JSON, so that it can wait in a queue. */
@@ -59,16 +61,17 @@ export interface IngestOptions {
   onProgress?: ((progress: IngestProgress) => void) | undefined;
 }
 
-/** Time steps between two states that are saved, unless the lease is soon to be renewed. */
+/** Time steps between two states that are saved, and about how long they may take. */
 const STEPS_PER_STATE = 32;
+const STATE_MS = 2000;
 const LEASE_MS = 60_000;
-/** Times that a session is read again because a server went on with it meanwhile. */
+/** Times that the work begins again because somebody turned the session back meanwhile. */
 const ATTEMPTS = 10;
 
 /**
  * Takes documents into a session. How far it is goes into the store with the memory itself, in one write: a run after a
  * crash goes on where the last one was, and takes nothing in twice.
- * @throws LEASE_HELD where another run works on the session; STORE_CONFLICT where servers keep changing it; what the model,
+ * @throws LEASE_HELD where another run works on the session; STORE_CONFLICT where it is turned back all the time; what the model,
  * the method and the store throw
  */
 export async function ingest(
@@ -77,7 +80,7 @@ export async function ingest(
   options: IngestOptions = {},
 ): Promise<IngestResult> {
   const { store, holder, leaseMs = LEASE_MS } = environment;
-  // A lease of its own: servers may answer in the session meanwhile.
+  // A lease beside the session's own, which servers want for their answers.
   const key: SessionKey = { namespace: task.namespace, id: `${task.session}.ingest` };
   const keeper = new LeaseKeeper(store, await store.acquireLease(key, holder, leaseMs), leaseMs);
   const total = { steps: 0, tokens: 0, documents: new Set<string>() };
@@ -86,6 +89,7 @@ export async function ingest(
       try {
         return await takeIn({ environment, task, options, keeper, total });
       } catch (error) {
+        throwIfAborted(options.signal, "Taking in");
         const isConflict = error instanceof PrecisError && error.code === "STORE_CONFLICT";
         if (!isConflict || attempt >= ATTEMPTS) throw error;
       }
@@ -105,41 +109,61 @@ interface Run {
 
 async function takeIn({ environment, task, options, keeper, total }: Run): Promise<IngestResult> {
   await using opened = await OpenedSession.open(environment, task);
-  const { model } = environment.served;
-  const countTokens = async (text: string): Promise<number> => (await model.tokenize(text)).length;
+  const { served, store, leaseMs = LEASE_MS } = environment;
+  const leases = new SessionLeases(store, { leaseMs, sessionWaitMs: leaseMs });
+  const countTokens = async (text: string): Promise<number> => (await served.model.tokenize(text)).length;
   const size = task.documents.reduce((sum, document) => sum + sizeOf(document), 0);
   let done = 0;
-  let before = opened.stats;
-  const save = async (document: IngestDocument, steps: number): Promise<void> => {
-    await keeper.renew();
-    const after = await opened.commit();
-    total.steps += steps;
-    total.tokens += after.tokensSeen - before.tokensSeen;
-    total.documents.add(document.id);
-    before = after;
-    options.onProgress?.({ done, total: size, document: document.name, steps: total.steps });
-  };
   for (const document of task.documents) {
     const from = opened.taken(document.id);
-    if (from >= lengthOf(document)) {
-      done += sizeOf(document);
-      continue;
-    }
     done += sizeOf({ ...document, content: document.content.slice(0, from) });
-    let steps = 0;
-    for await (const piece of piecesOf(document, from, { stepTokens: task.stepTokens, countTokens })) {
-      await opened.append(piece.input, options.signal);
-      opened.mark(document.id, piece.end);
-      done += piece.size;
-      steps++;
-      if (steps < STEPS_PER_STATE && !keeper.isDue) continue;
-      await save(document, steps);
-      steps = 0;
+    const pieces = piecesOf(document, from, { stepTokens: task.stepTokens, countTokens });
+    for (let at = from; at < lengthOf(document); at = opened.taken(document.id)) {
+      await keeper.renew();
+      const before = total.steps;
+      // Servers that want to answer in the session meanwhile wait for no longer than this.
+      await leases.run(opened.session, options.signal, async (signal) => {
+        done += await takeSome(opened, { document, at, pieces, signal, total });
+      });
+      if (total.steps === before) break;
+      total.documents.add(document.id);
+      options.onProgress?.({ done, total: size, document: document.name, steps: total.steps });
     }
-    if (steps > 0) await save(document, steps);
   }
   const { steps, tokens, documents } = total;
   return { session: task.session, documents: documents.size, steps, tokens, memory: opened.stats };
+}
+
+interface Part {
+  document: IngestDocument;
+  /** How far it should be. */
+  at: number;
+  pieces: AsyncGenerator<Piece>;
+  signal: AbortSignal;
+  total: Run["total"];
+}
+
+/** Takes in the next pieces of a document, and saves them as one state. @returns their characters */
+async function takeSome(opened: OpenedSession, { document, at, pieces, signal, total }: Part): Promise<number> {
+  await opened.refresh();
+  if (opened.taken(document.id) !== at) {
+    // Somebody turned the session back; the pieces at hand are not the next ones any more.
+    throw new PrecisError("STORE_CONFLICT", "The session was turned back.", { nextStep: "Run it again." });
+  }
+  const { tokensSeen } = opened.stats;
+  const startedAt = performance.now();
+  let [steps, characters] = [0, 0];
+  while (steps < STEPS_PER_STATE && performance.now() - startedAt < STATE_MS) {
+    const { done, value } = await pieces.next();
+    if (done === true) break;
+    await opened.append(value.input, { document: document.id, end: value.end, signal });
+    steps++;
+    characters += value.size;
+  }
+  if (steps > 0) await opened.commit();
+  total.steps += steps;
+  total.tokens += opened.stats.tokensSeen - tokensSeen;
+  return characters;
 }
 
 /** Keeps a lease for as long as the work lasts. */
@@ -155,14 +179,9 @@ class LeaseKeeper {
     this.#ms = ms;
   }
 
-  /** Whether it is time to renew it. */
-  get isDue(): boolean {
-    return Date.now() - this.#renewed >= this.#ms / 4;
-  }
-
   /** Renews it when that is due. @throws LEASE_LOST where it has ended, so that another run may have begun */
   async renew(): Promise<void> {
-    if (!this.isDue) return;
+    if (Date.now() - this.#renewed < this.#ms / 4) return;
     this.#lease = await this.#store.renewLease(this.#lease, this.#ms);
     this.#renewed = Date.now();
   }

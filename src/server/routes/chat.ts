@@ -100,7 +100,7 @@ async function planChat(
     asked: body.memory ?? undefined,
   });
   const rest = splitTurn(messages.slice(length), "messages");
-  return { plan: { session, ...rest, ...common }, repeats: true };
+  return { plan: { session, from: session.head, ...rest, ...common }, repeats: true };
 }
 
 /** @throws ApiError 400 where a request names a session and another model */

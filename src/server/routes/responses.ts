@@ -31,6 +31,7 @@ export async function createResponse(c: Request, services: Services): Promise<Re
   const store = body.store ?? true;
   const plan: TurnPlan = {
     session,
+    from: session.kind === "explicit" ? undefined : session.head,
     ...turnParts,
     options,
     count: 1,
@@ -68,15 +69,19 @@ export async function getResponse(c: Request, services: Services): Promise<Respo
 /** Forgets a response; its memory goes when no other response is left that shares the session. */
 export async function deleteResponse(c: Request, services: Services): Promise<Response> {
   const id = c.req.param("id") ?? "";
-  const { session, state } = await findResponse(services, c.get("namespace"), id);
+  const { session } = await findResponse(services, c.get("namespace"), id);
   const { signal } = clientSignal(c);
   if (session.kind === "response" && session.states.length === 1) await services.sessions.delete(session, signal);
-  else await session.lock.run(() => services.sessions.forgetResponse(session, state), { signal });
+  else {
+    await services.sessions.exclusive(session, { signal }, () => services.sessions.forgetResponse(session, id));
+  }
   return c.json({ id, object: "response", deleted: true });
 }
 
 async function findResponse(services: Services, namespace: string, id: string): Promise<SessionPoint> {
-  const point = (await services.sessions.index(namespace)).byResponse(id);
+  const known = (await services.sessions.index(namespace)).byResponse(id);
+  // Another server may have given it.
+  const point = known ?? (await services.sessions.sync(namespace)).byResponse(id);
   if (point !== undefined) return point;
   throw new ApiError(404, "response_not_found", `There is no response "${id.slice(0, 128)}", or no longer.`, {
     param: "previous_response_id",

@@ -180,23 +180,22 @@ describe("taking in", () => {
     expect((await snapshot(app, "reader")).equals(await snapshot(app, "straight"))).toBe(true);
   });
 
-  test("loses nothing where a server answers in the session meanwhile", async () => {
+  test("lets a server answer in the session meanwhile, and neither loses anything", async () => {
     const app = createApp([servedTiny(fixture)], { store });
     await post(app, "/v1/sessions", { id: "reader", method: "streaming", options: { window: 64 } });
-    let answered: Promise<Response> | undefined;
-    const text = prose(100);
+    const answered: Promise<Response>[] = [];
+    const text = prose(200);
     const turn = { session: "reader", messages: [user("Now?")], max_tokens: 3, ignore_eos: true };
-    const result = await ingest(environment, taskOf([newDocument("facts.txt", text)]), {
-      onProgress: () => (answered ??= post(app, "/v1/chat/completions", turn)),
+    await ingest(environment, taskOf([newDocument("facts.txt", text)]), {
+      onProgress: () => answered.push(post(app, "/v1/chat/completions", turn)),
     });
-    const { status } = (await answered) as Response;
-    // The server may have been late; then it says so, and the session is as the run left it.
-    expect([200, 409]).toContain(status);
+    const statuses = (await Promise.all(answered)).map(({ status }) => status);
+    expect(statuses.length).toBeGreaterThan(4);
+    expect(statuses.every((status) => status === 200)).toBe(true);
     const other = createApp([servedTiny(fixture)], { store });
     const steps = (await pieces(text, 40)).length;
-    expect((await get(other, "/v1/sessions/reader"))["step"]).toBe(steps + (status === 200 ? 1 : 0));
-    expect(result.memory.steps).toBeGreaterThanOrEqual(steps);
-    expect((await snapshot(other, "reader")).length).toBeGreaterThan(1000);
+    expect((await get(other, "/v1/sessions/reader"))["step"]).toBe(steps + statuses.length);
+    expect((await snapshot(other, "reader")).equals(await snapshot(app, "reader"))).toBe(true);
   });
 
   test("of one session is done by one at a time", async () => {
