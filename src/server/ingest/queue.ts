@@ -113,9 +113,10 @@ export class IngestQueue implements AsyncDisposable {
   /** What became of a job. */
   async view(id: string): Promise<JobView> {
     const isCancelled = (await this.#redis.exists(cancelKey(id))) === 1;
+    // The state first: a job that ends meanwhile then has its result, if not yet its state, and never the other way round.
+    const state = STATES[await this.#queue.getJobState(id)];
     const job = await this.#queue.getJob(id);
     if (job === undefined) return { id, state: isCancelled ? "cancelled" : "unknown" };
-    const state = STATES[await job.getState()];
     const { progress, attemptsStarted: attempts, returnvalue: result, failedReason: reason, data } = job;
     return {
       id,
