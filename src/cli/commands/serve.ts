@@ -177,7 +177,10 @@ async function serve(flags: ServeFlags): Promise<void> {
 }
 
 /** The model with its adapters, and the memory that conversations get unless they ask for another. */
-async function serveModel(model: LanguageModel, flags: ServeFlags): Promise<ServedModel> {
+export async function serveModel(
+  model: LanguageModel,
+  flags: ModelFlags & MemoryFlags & { name?: string },
+): Promise<ServedModel> {
   const { directory, maxPositions } = model.info;
   const adapters: ServedAdapter[] = (await installedAdapters(directory)).map((adapter) => ({
     name: basename(adapter.directory),
@@ -250,12 +253,13 @@ function greeting(
   ].join("\n");
 }
 
-function logJson(record: LogRecord): void {
+/** Logs a record as JSON. */
+export function logJson(record: LogRecord): void {
   process.stdout.write(`${JSON.stringify({ time: new Date().toISOString(), ...record })}\n`);
 }
 
 /** A line for people: requests, and what went wrong. */
-function logText({ level, event, ...fields }: LogRecord): void {
+export function logText({ level, event, ...fields }: LogRecord): void {
   const { dim, alert } = styleOf(process.stdout);
   const time = dim(new Date().toISOString().slice(11, 19));
   const { stack: _, ...shown } = fields;
@@ -270,7 +274,7 @@ function logText({ level, event, ...fields }: LogRecord): void {
 }
 
 /** Resolves at Ctrl-C or SIGTERM; the next one finds no handler and ends the process at once. */
-function untilStopped(): Promise<void> {
+export function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
     const stop = (): void => {
       process.off("SIGINT", stop);

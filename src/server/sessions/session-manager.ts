@@ -6,6 +6,7 @@ import type { MemoryBudget } from "../memory-budget.js";
 import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
+import { excessStates } from "./excess-states.js";
 import { refuseDeleted, refuseMoved, stepMissing } from "./refusals.js";
 import { SessionDirectory, sessionMissing } from "./session-directory.js";
 import { SessionFiles } from "./session-files.js";
@@ -261,11 +262,13 @@ export class SessionManager {
     session.setup = { ...session.setup, method, options };
     const serial = session.nextSerial++;
     const size = bytes.byteLength;
-    const state = { serial, snapshot: snapshotName(serial), chain, stats, size, created: nowSeconds(), response };
+    const { ingested } = session.head ?? {};
+    const about = { chain, stats, size, created: nowSeconds(), response, ingested };
+    const state = { serial, snapshot: snapshotName(serial), ...about };
     session.states = [...session.states, state];
     session.used = nowSeconds();
     try {
-      await this.#save(session, { added: { state, bytes }, without: this.#excess(session) });
+      await this.#save(session, { added: { state, bytes }, without: excessStates(session.states, this.#parts.limits) });
     } catch (error) {
       const isTrouble = error instanceof PrecisError && STORE_TROUBLE.has(error.code);
       if (session.kind !== "chat" || !isTrouble) throw error;
@@ -371,16 +374,6 @@ export class SessionManager {
         cause: error,
       });
     }
-  }
-
-  /** The oldest states beyond what is kept for going back. */
-  #excess({ states }: Session): SessionState[] {
-    const { checkpoints, checkpointBytes } = this.#parts.limits;
-    let bytes = 0;
-    return states
-      .slice(0, -1)
-      .toReversed()
-      .filter(({ size }, age) => (bytes += size) > checkpointBytes || age >= checkpoints);
   }
 
   /**

@@ -23,6 +23,8 @@ export interface SessionState {
   created: number;
   /** A stored response that ended here. */
   response?: { id: string; body: JsonValue } | undefined;
+  /** How far documents were taken in by bulk work, by their digests; going back forgets what came later. */
+  ingested?: Readonly<Record<string, number>> | undefined;
 }
 
 /** What the store keeps of a session beside the snapshots. */
