@@ -4,6 +4,8 @@ export { Memory, type GenerationResult, type SnapshotOptions, type WorkOptions }
 export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
 export { MEMORY_METHODS } from "./memory/registry.js";
 export type { MemoryStats } from "./memory/session.js";
+export type { MemoryAttention, MemorySlot } from "./memory/slots.js";
+export type { SlotOrigin } from "./cache/slot-origin.js";
 export type { SnapshotPrecision } from "./codec/row-precision.js";
 export type { ChooseSpans, SpanQuestion, SpanToken } from "./memory/spans/caller-spans.js";
 export type { Device } from "./runtime/device.js";
@@ -25,6 +27,9 @@ export type {
 } from "./runtime/protocol.js";
 export type { SamplingOptions, TokenLogprob } from "./runtime/sampler.js";
 export type { ChatMessage } from "./text/chat-template.js";
+export type { JsonSchema } from "./grammar/schema.js";
+export { checkAnswerFormat, type ResponseFormat } from "./tools/answer-grammar.js";
+export { toolSetup, type ToolCall, type ToolChoice, type ToolDefinition, type ToolSetup } from "./tools/tool.js";
 export { listCachedModels, resolveModel, type DownloadProgress, type ResolveOptions } from "./weights/hub.js";
 export { EncryptedStore, type EncryptionOptions } from "./stores/encrypted-store.js";
 export { FileStore } from "./stores/file-store.js";
@@ -32,6 +37,7 @@ export { LmdbStore } from "./stores/lmdb-store.js";
 export { MemoryStore } from "./stores/memory-store.js";
 export { PostgresStore } from "./stores/postgres-store.js";
 export { RedisStore } from "./stores/redis-store.js";
+export { S3Store, type S3Options } from "./stores/s3-store.js";
 export { namespaceOf } from "./stores/session-key.js";
 export type {
   JsonValue,

@@ -2,6 +2,7 @@
 import { PrecisError } from "../errors.js";
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
 import { KvStore, type KvShape } from "./kv-store.js";
+import { joinOrigins, type SlotOrigin } from "./slot-origin.js";
 
 /**
  * What a slot holds: a text token, an attention sink, or a compressed summary (of a time step, or of a span within one);
@@ -22,6 +23,8 @@ export interface RowContents {
   values: Float32Array[];
   positions: number[];
   kinds: SlotKind[];
+  /** Where each slot comes from, as far as it is known. */
+  origins?: (SlotOrigin | undefined)[];
 }
 
 /** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
@@ -42,6 +45,7 @@ export class KvRow {
   #index: number;
   #positions: number[] = [];
   #kinds: SlotKind[] = [];
+  #origins: (SlotOrigin | undefined)[] = [];
 
   constructor(shape: KvShape, capacity = 0) {
     this.shape = shape;
@@ -71,8 +75,20 @@ export class KvRow {
     return this.#kinds;
   }
 
+  /** Where each slot comes from, as far as it is known. A slot keeps its origin, the very object, until it is merged. */
+  get origins(): readonly (SlotOrigin | undefined)[] {
+    return this.#origins;
+  }
+
   /** Appends rows `start` to `start + positions.length` of one sequence of a forward pass. */
-  append(rows: NewRows, batchIndex: number, start: number, positions: readonly number[], kind: SlotKind): void {
+  append(
+    rows: NewRows,
+    batchIndex: number,
+    start: number,
+    positions: readonly number[],
+    kind: SlotKind,
+    origins: readonly (SlotOrigin | undefined)[] = [],
+  ): void {
     const first = this.length;
     this.#reserve(first + positions.length);
     const { kvHeads, headDim, layers } = this.shape;
@@ -88,9 +104,10 @@ export class KvRow {
         }
       }
     }
-    for (const position of positions) {
+    for (const [index, position] of positions.entries()) {
       this.#positions.push(position);
       this.#kinds.push(kind);
+      this.#origins.push(origins[index]);
     }
   }
 
@@ -111,12 +128,14 @@ export class KvRow {
     }
     this.#positions = slots.map((slot) => this.#positions[slot] as number);
     this.#kinds = slots.map((slot) => this.#kinds[slot] as SlotKind);
+    this.#origins = slots.map((slot) => this.#origins[slot]);
   }
 
   /** Drops every slot from `length` on. */
   truncate(length: number): void {
     this.#positions.length = Math.min(length, this.length);
     this.#kinds.length = this.#positions.length;
+    this.#origins.length = this.#positions.length;
   }
 
   /** slot ← (1 − weight) · slot + weight · other, for keys and values of every layer and head; takes the other's position. */
@@ -129,6 +148,7 @@ export class KvRow {
       }
     });
     this.#positions[slot] = this.#positions[other] as number;
+    this.#origins[slot] = joinOrigins([this.#origins[slot], this.#origins[other]]);
   }
 
   /**
@@ -150,6 +170,18 @@ export class KvRow {
     });
     this.#positions.splice(first, Infinity, ...ends.map((end) => this.#positions[end - 1] as number));
     this.#kinds.splice(first, Infinity, ...runs.map((): SlotKind => "memory"));
+    const pooled = runs.map((length, run) =>
+      joinOrigins(this.#origins.slice((ends[run] as number) - length, ends[run] as number)),
+    );
+    this.#origins.splice(first, Infinity, ...pooled);
+  }
+
+  /** Gives every slot an origin object that no other has, by which it can be followed. @returns each with its slot */
+  followSlots(): Map<SlotOrigin, number> {
+    const nowhere = { firstStep: 0, lastStep: 0, firstToken: 0, endToken: 0 };
+    const followed = this.#origins.map((origin): SlotOrigin => ({ ...(origin ?? nowhere) }));
+    this.#origins = followed;
+    return new Map(followed.map((origin, slot) => [origin, slot]));
   }
 
   /** Marks a slot as something else. */
@@ -184,6 +216,7 @@ export class KvRow {
     const copy = new KvRow(this.shape, roomFor(this.length));
     copy.#positions = [...this.#positions];
     copy.#kinds = [...this.#kinds];
+    copy.#origins = [...this.#origins];
     copy.#store.copyRow(0, this.#store, this.#index, this.length);
     return copy;
   }
@@ -202,6 +235,7 @@ export class KvRow {
     }
     part.#positions = this.#positions.slice(start, end);
     part.#kinds = this.#kinds.slice(start, end);
+    part.#origins = this.#origins.slice(start, end);
     return part;
   }
 
@@ -221,6 +255,7 @@ export class KvRow {
       values: Array.from({ length: layers }, (_, layer) => take(this.#store.values[layer] as Float32Array)),
       positions: [...this.#positions],
       kinds: [...this.#kinds],
+      origins: [...this.#origins],
     };
   }
 
@@ -245,6 +280,7 @@ export class KvRow {
     }
     row.#positions = [...contents.positions];
     row.#kinds = [...contents.kinds];
+    row.#origins = Array.from({ length: slots }, (_, slot) => contents.origins?.[slot]);
     return row;
   }
 

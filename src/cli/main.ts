@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { chatCommand } from "./commands/chat.js";
 import { evalCommand } from "./commands/eval.js";
+import { ingestCommand } from "./commands/ingest.js";
 import { inspectCommand } from "./commands/inspect.js";
 import { mergeCommand } from "./commands/merge.js";
 import { methodsCommand } from "./commands/methods.js";
@@ -13,12 +14,15 @@ import { replayCommand } from "./commands/replay.js";
 import { resultsCommand } from "./commands/results.js";
 import { serveCommand } from "./commands/serve.js";
 import { trainCommand } from "./commands/train.js";
+import { workerCommand } from "./commands/worker.js";
 import { reportError } from "./report-error.js";
 
 /** Every command, in the order of the help. */
 const COMMANDS: readonly (() => Command)[] = [
   chatCommand,
   serveCommand,
+  ingestCommand,
+  workerCommand,
   replayCommand,
   inspectCommand,
   trainCommand,

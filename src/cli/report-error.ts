@@ -7,6 +7,7 @@ import { styleOf } from "./style.js";
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   OPTION_INVALID: 2,
   REQUEST_REFUSED: 2,
+  SCHEMA_UNSUPPORTED: 2,
   METHOD_UNKNOWN: 2,
   INPUT_INVALID: 2,
   CONTEXT_OVERFLOW: 2,

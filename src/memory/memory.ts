@@ -12,8 +12,10 @@ import type {
   MemoryRows,
 } from "../runtime/protocol.js";
 import type { WorkerClient } from "../runtime/worker-client.js";
+import type { ToolDefinition } from "../tools/tool.js";
 import type { MemoryStats } from "./session.js";
 import type { SnapshotPrecision } from "./snapshot.js";
+import type { MemoryAttention, MemorySlot } from "./slots.js";
 import { SpanAnswerer } from "./spans/caller-spans.js";
 
 /** What work on a memory may come with. */
@@ -75,14 +77,30 @@ export class Memory implements AsyncDisposable {
     return this.#info.adapter;
   }
 
-  /** Takes in context: each message is a time step, and so is a text or a list of ids. */
-  append(input: MemoryInput, options: WorkOptions = {}): Promise<MemoryStats> {
-    return this.#client.call("append", { memory: this.#info.id, input }, progressCall(options));
+  /**
+   * Takes in context: each message is a time step, and so is a text or a list of ids.
+   * @param options.tools functions that the model is told of before; say those that the next answer may call
+   */
+  append(
+    input: MemoryInput,
+    { tools, ...options }: WorkOptions & { tools?: readonly ToolDefinition[] } = {},
+  ): Promise<MemoryStats> {
+    return this.#client.call("append", { memory: this.#info.id, input, tools }, progressCall(options));
   }
 
   /**
    * Answers an input, event by event. Afterwards input and answer are a time step of the memory, unless
    * `remember: false`. Leaving the loop early ends the answer and keeps it; aborting the signal forgets it.
+   *
+   * @throws SCHEMA_UNSUPPORTED for a schema that answers cannot be held to
+   * @example JSON that fits a schema
+   * const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+   * const { text } = await memory.answer(messages, { responseFormat: { type: "json_schema", schema } });
+   * @example Functions: their results go in as messages with the role tool
+   * const tools = [{ name: "weather", description: "Weather of a city", parameters: schema }];
+   * const { toolCalls } = await memory.answer(messages, { tools });
+   * const results = toolCalls.map(({ id }) => ({ role: "tool", toolCallId: id, content: "sunny" }));
+   * await memory.answer(results, { tools });
    */
   async *generate(
     input: MemoryInput,
@@ -145,7 +163,7 @@ export class Memory implements AsyncDisposable {
   /**
    * Logits of an input given this memory, which stays unchanged.
    * @param options.logits all tokens (default) or the last one only
-   * @param options.taps inner tensors to return as well: `hidden.N`, `queries.N`, `attention.N`
+   * @param options.taps inner tensors to return as well: `hidden.N`, `queries.N`, `attention.N`, `attention_mean.N`
    */
   forward(
     input: MemoryInput,
@@ -179,6 +197,27 @@ export class Memory implements AsyncDisposable {
   /** What the memory holds and saves. */
   stats(): Promise<MemoryStats> {
     return this.#client.call("stats", { memory: this.#info.id });
+  }
+
+  /** What each held slot is and where it comes from, in their order in the cache. */
+  slots(): Promise<MemorySlot[]> {
+    return this.#client.call("slots", { memory: this.#info.id });
+  }
+
+  /**
+   * How much attention an input pays to each held slot, or, with `answer`, the tokens of the answer while it is written.
+   * Input and answer are read as they would be if they came now; the memory stays unchanged. The first call builds a
+   * variant of the graph for it.
+   * @param options.answer the answer that followed the input, as text or token ids
+   *
+   * @example
+   * const { layers } = await memory.attention([{ role: "user", content: "Where does Ada live?" }], { answer: "Porto." });
+   */
+  attention(
+    input: MemoryInput,
+    { answer, signal }: { answer?: string | readonly number[]; signal?: AbortSignal } = {},
+  ): Promise<MemoryAttention> {
+    return this.#client.call("attention", { memory: this.#info.id, input, answer }, { signal });
   }
 
   /** A copy of the held keys and values. */

@@ -1,6 +1,7 @@
 /** @file One conversation, profile or stream inside the engine's worker: a cache row and the method that tends it. */
 import { KvRow } from "../cache/kv-row.js";
 import { slotBytes } from "../cache/kv-store.js";
+import { tokenOrigins, type SlotOrigin } from "../cache/slot-origin.js";
 import { PrecisError } from "../errors.js";
 import { effectiveLayerType } from "../models/decoder-io.js";
 import type { RotaryConfig } from "../models/rotary.js";
@@ -60,6 +61,10 @@ export interface FeedOptions {
   marks?: readonly Span[];
   /** Gets the logits of each run: [tokens, vocab] for tokens from `start` on. */
   onLogits?: (logits: Float32Array, start: number) => void;
+  /** Inner tensors to hand to `onTaps`. */
+  taps?: readonly string[];
+  /** Gets the taps of each run, while the row is still as the run saw it; the run's first token is number `start`. */
+  onTaps?: (taps: ForwardResult["taps"], start: number) => void;
   /** Called before each run; throws to stop. */
   check?: () => void;
   /** Called after each run with the number of tokens fed. */
@@ -152,7 +157,7 @@ export class MemorySession {
   async feed(ids: readonly number[], options: FeedOptions): Promise<void> {
     // Before any work, as there may be minutes of it.
     this.#ensurePositions(ids.length);
-    const { marks = [] } = options;
+    const { marks = [], taps = [] } = options;
     this.behavior.checkMarks?.(this, ids, marks);
     for (let start = 0; start < ids.length;) {
       options.check?.();
@@ -163,7 +168,8 @@ export class MemorySession {
       const last = start + length === ids.length;
       const logits = options.logits === "last" && !last ? "none" : options.logits;
       const input = this.nextInput(piece, options.purpose);
-      const result = await this.runner.forward([input], { logits, adapter: this.textAdapter });
+      const result = await this.runner.forward([input], { logits, adapter: this.textAdapter, taps });
+      options.onTaps?.(result.taps, start);
       await this.commit(input, result, 0, options.purpose);
       options.onProgress?.(start + length, ids.length);
       if (logits !== "none") options.onLogits?.(result.logits, logits === "last" ? ids.length - 1 : start);
@@ -208,7 +214,8 @@ export class MemorySession {
   /** Adds what a forward pass made of {@link MemorySession.nextInput} to the cache. */
   async commit(input: SequenceInput, result: ForwardResult, batchIndex: number, purpose: FeedPurpose): Promise<void> {
     this.peakSlots = Math.max(this.peakSlots, this.demand(input.ids.length));
-    this.row.append(result, batchIndex, 0, input.positions, "text");
+    const origins = tokenOrigins(this.steps + 1, this.tokensSeen, input.ids.length);
+    this.row.append(result, batchIndex, 0, input.positions, "text", origins);
     this.position += input.ids.length;
     this.tokensSeen += input.ids.length;
     this.openIds.push(...input.ids);
@@ -220,13 +227,26 @@ export class MemorySession {
 
   /**
    * Runs the adapter's COMP tokens at `positions` and appends their rows as memory slots. No text position is consumed.
+   * @param origin what they stand for; default: the open step
    */
-  async compress(positions: readonly number[], visible?: Visibility): Promise<void> {
+  async compress(
+    positions: readonly number[],
+    visible?: Visibility,
+    origin: SlotOrigin | undefined = this.openOrigin,
+  ): Promise<void> {
     const ids = positions.map((_, index) => this.runner.config.vocabSize + index);
     const input = { past: this.row, ids, positions, gate: ids.map(() => 1), visible };
     const result = await this.runner.forward([input], { logits: "none", adapter: this.adapter });
     this.peakSlots = Math.max(this.peakSlots, this.row.length + ids.length);
-    this.row.append(result, 0, 0, positions, "memory");
+    const origins = positions.map(() => origin);
+    this.row.append(result, 0, 0, positions, "memory", origins);
+  }
+
+  /** The open step with all of its tokens, as the origin of what is made of it. */
+  get openOrigin(): SlotOrigin {
+    const step = this.steps + 1;
+    const endToken = this.tokensSeen;
+    return { firstStep: step, lastStep: step, firstToken: endToken - this.openIds.length, endToken };
   }
 
   /** The adapter in runs of text and of sentinels. */
@@ -260,6 +280,7 @@ export class MemorySession {
     this.row.truncate(start);
     this.position = position;
     this.openIds = [];
+    this.tokensSeen = tokensSeen - text.length;
     await this.feed(text, { purpose: "context", logits: "none" });
     this.tokensSeen = tokensSeen;
     this.openIds = openIds;

@@ -2,6 +2,7 @@
 import { PrecisError } from "../errors.js";
 import { SNAPSHOT_PRECISIONS, type SnapshotPrecision } from "../codec/row-precision.js";
 import type { SlotKind } from "../cache/kv-row.js";
+import { unpackOrigins } from "../cache/slot-origin.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { resolveOptions, type FeedPurpose, type MemoryMethod, type OptionValues } from "./method.js";
 import { findMethod } from "./registry.js";
@@ -20,10 +21,19 @@ export interface ModelIdentity {
   adapter: string;
 }
 
+/** What a model has been told of tools; definitions as JSON. */
+export interface ToldTools {
+  /** Those that it was told of last. */
+  known: string;
+  /** Those that the chat template told of at the beginning, and is given with all that follows. */
+  rendered?: string;
+}
+
 /** What the chat template needs to continue a conversation. */
 export interface ConversationState {
   messages: ChatMessage[];
   started: boolean;
+  told?: ToldTools;
 }
 
 /** Everything of a snapshot but its rows. */
@@ -35,6 +45,8 @@ export interface SnapshotHeader {
   slots: number;
   positions: number[];
   kinds: SlotKind[];
+  /** As {@link unpackOrigins} reads them; absent in snapshots from before they were kept. */
+  origins?: number[][];
   position: number;
   tokensSeen: number;
   steps: number;
@@ -78,10 +90,33 @@ function isListOf(value: unknown, fits: (item: unknown) => boolean): boolean {
 
 function isConversation(value: unknown): boolean {
   if (!isRecord(value) || typeof value["started"] !== "boolean") return false;
-  return isListOf(
-    value["messages"],
-    (item) => isRecord(item) && typeof item["role"] === "string" && typeof item["content"] === "string",
+  return isToldTools(value["told"]) && isListOf(value["messages"], isMessage);
+}
+
+function isMessage(value: unknown): boolean {
+  if (!isRecord(value) || typeof value["role"] !== "string" || typeof value["content"] !== "string") return false;
+  const { toolCalls = [], toolCallId = "" } = value;
+  return typeof toolCallId === "string" && isListOf(toolCalls, isCall);
+}
+
+function isCall(value: unknown): boolean {
+  return isRecord(value) && ["id", "name", "arguments"].every((field) => typeof value[field] === "string");
+}
+
+function isToldTools(value: unknown): boolean {
+  if (value === undefined) return true;
+  return (
+    isRecord(value) && isToolList(value["known"]) && (value["rendered"] === undefined || isToolList(value["rendered"]))
   );
+}
+
+function isToolList(json: unknown): boolean {
+  if (typeof json !== "string") return false;
+  try {
+    return isListOf(JSON.parse(json), (tool) => isRecord(tool) && typeof tool["name"] === "string");
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a method's stored state has the fields of a fresh one; numbers count something, and lists hold token ids. */
@@ -134,6 +169,7 @@ export function readHeader(raw: Readonly<Record<string, unknown>>, vocabSize: nu
   check("slots", isCount(slots));
   check("positions", isListOf(positions, isCount) && positions.length === slots);
   check("kinds", isListOf(kinds, (kind) => KINDS.has(kind)) && kinds.length === slots);
+  check("origins", header.origins === undefined || unpackOrigins(header.origins, slots) !== undefined);
   for (const field of ["position", "tokensSeen", "steps", "openStart"] as const) check(field, isCount(header[field]));
   check("openStart", header.openStart <= slots);
   check("openIds", isListOf(header.openIds, isToken));

@@ -10,6 +10,7 @@ import {
 } from "../codec/row-precision.js";
 import { PrecisError } from "../errors.js";
 import { KvRow } from "../cache/kv-row.js";
+import { packOrigins, unpackOrigins } from "../cache/slot-origin.js";
 import type { OptionValues } from "./method.js";
 import type { MemorySession, SessionState } from "./session.js";
 import {
@@ -53,6 +54,7 @@ export function encodeSnapshot(
     slots: session.row.length,
     positions: contents.positions,
     kinds: contents.kinds,
+    origins: packOrigins(session.row.origins),
     position: session.position,
     tokensSeen: session.tokensSeen,
     steps: session.steps,
@@ -115,6 +117,7 @@ export function decodeSnapshot(
     values: layers.map((layer) => rows(`values.${layer}`)),
     positions,
     kinds,
+    origins: unpackOrigins(header.origins, positions.length),
   });
   return { ...header, row };
 }

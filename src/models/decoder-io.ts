@@ -27,7 +27,10 @@ export interface DecoderGraphOptions {
   loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
   averaging?: boolean;
-  /** Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`, `attention.N`. */
+  /**
+   * Inner tensors to return: `hidden.N` (input of layer N; N = layer count: after the last norm), `queries.N`,
+   * `attention.N`, `attention_mean.N` (over heads: [batch, seq, past + seq]).
+   */
   taps?: readonly string[];
 }
 

@@ -9,7 +9,7 @@ import { add, cast, gelu, mul, scale, silu, softcap } from "../graph/ops/element
 import { matmul } from "../graph/ops/linalg.js";
 import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
 import { rmsNorm } from "../graph/ops/normalization.js";
-import { rowProduct } from "../graph/ops/reduction.js";
+import { reduceMean, rowProduct } from "../graph/ops/reduction.js";
 import { sumDims } from "../graph/ops/shapes.js";
 import type { DecoderConfig, LayerType } from "./config.js";
 import {
@@ -203,6 +203,7 @@ export class DecoderEmitter {
     const values = this.#average(v);
     this.#tap(`queries.${layer}`, queries);
     const weightsTap = `attention.${layer}`;
+    const meanTap = `attention_mean.${layer}`;
     const [attended, attentionWeights] = attention(graph, {
       queries,
       keys,
@@ -212,9 +213,11 @@ export class DecoderEmitter {
       queryHeads,
       kvHeads,
       scale: early ? 1 : attentionScale,
-      returnWeights: this.#taps.has(weightsTap),
+      returnWeights: this.#taps.has(weightsTap) || this.#taps.has(meanTap),
     });
     if (attentionWeights !== undefined) this.#tap(weightsTap, attentionWeights);
+    // Averaged here, as all heads of all layers would be copied out of the engine.
+    if (this.#taps.has(meanTap)) this.#tap(meanTap, reduceMean(graph, attentionWeights as Value, [1], false));
     return this.#project(layer, attended, "self_attn.o_proj", this.#config.outputBias);
   }
 
@@ -370,7 +373,7 @@ export class DecoderEmitter {
     if (unknown === undefined) return;
     throw new PrecisError("OPTION_INVALID", `The decoder has no inner tensor "${unknown}".`, {
       value: unknown,
-      nextStep: `Use hidden.N (0 to ${this.#config.layerCount}), queries.N or attention.N (0 to ${this.#config.layerCount - 1}).`,
+      nextStep: `Use hidden.N (0 to ${this.#config.layerCount}), queries.N, attention.N or attention_mean.N (0 to ${this.#config.layerCount - 1}).`,
     });
   }
 }

@@ -2,12 +2,15 @@
 import { performance } from "node:perf_hooks";
 import { PrecisError } from "../errors.js";
 import { resolveOptions } from "../memory/method.js";
+import { attentionPaid } from "../memory/attention.js";
 import { findMethod } from "../memory/registry.js";
 import { MemorySession, type FeedOptions } from "../memory/session.js";
+import { slotsOf } from "../memory/slots.js";
 import { decodeSnapshot, encodeSnapshot, refuseOtherMethod } from "../memory/snapshot.js";
 import { SpanAsker } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
-import { Conversation } from "./conversation.js";
+import { toolSetup } from "../tools/tool.js";
+import { Conversation, type ReadInput } from "./conversation.js";
 import { DecodeLoop } from "./decode-loop.js";
 import { Generation, throwIfAborted, type Interruption } from "./generation.js";
 import { likelihoods } from "./likelihoods.js";
@@ -81,7 +84,8 @@ export class Engine {
       const conversation = new Conversation(model, session.behavior.readsMarks);
       return this.#register(new MemoryEntry(session, conversation, loaded?.info));
     },
-    append: ({ memory, input }, context) => this.#locked(memory, (entry) => this.#append(entry, input, context)),
+    append: ({ memory, input, tools }, context) =>
+      this.#locked(memory, (entry) => this.#append(entry, { input, tools }, context)),
     generate: ({ memory, input, options }, context) =>
       this.#locked(memory, (entry) => this.#generate(entry, input, options, context)),
     forward: ({ memory, input, logits, taps }, { interruption }) =>
@@ -101,12 +105,20 @@ export class Engine {
     },
     peakSlots: ({ memory }) => this.#locked(memory, async ({ session }) => session.peakSlots),
     stats: ({ memory }) => this.#locked(memory, async ({ session }) => session.stats()),
+    slots: ({ memory }) => this.#locked(memory, async ({ session }) => slotsOf(session.row)),
+    attention: ({ memory, input, answer }, { interruption }) =>
+      this.#locked(memory, (entry) => {
+        const { ids, marks } = entry.conversation.prompt(input);
+        const answered =
+          typeof answer === "string" ? this.#tokenizer().encode(answer, { addSpecialTokens: false }) : answer;
+        const check = (): void => throwIfAborted(interruption);
+        return attentionPaid(entry.session, { ids, marks, answer: answered }, check);
+      }),
     rows: ({ memory }) =>
-      this.#locked(memory, async ({ session }) => ({
-        ...session.row.export(),
-        kvHeads: session.row.shape.kvHeads,
-        headDim: session.row.shape.headDim,
-      })),
+      this.#locked(memory, async ({ session }) => {
+        const { origins: _, ...rows } = session.row.export();
+        return { ...rows, kvHeads: session.row.shape.kvHeads, headDim: session.row.shape.headDim };
+      }),
     fork: ({ memory, spanPort }) =>
       this.#locked(memory, async (entry) => {
         const fork = entry.fork();
@@ -119,7 +131,7 @@ export class Engine {
           tokenChain,
           precision,
           compress,
-          messages: { messages: conversation.messages, started: conversation.started },
+          messages: conversation.state,
         }),
       ),
     restore: (argument) => this.#restore(argument),
@@ -138,10 +150,10 @@ export class Engine {
 
   async #append(
     entry: MemoryEntry,
-    input: MemoryInput,
+    { input, tools }: Pick<EngineOperations["append"][0], "input" | "tools">,
     { interruption, emit }: OperationContext,
   ): Promise<MemoryInfo["stats"]> {
-    const steps = entry.conversation.steps(input);
+    const steps = entry.conversation.steps(input, tools);
     const total = steps.reduce((sum, { ids }) => sum + ids.length, 0);
     let done = 0;
     await entry.transact(true, async (session) => {
@@ -156,7 +168,10 @@ export class Engine {
       }
       return { ids: steps.flatMap(({ ids }) => ids), result: undefined };
     });
-    entry.conversation.remember(steps.flatMap(({ messages }) => messages));
+    entry.conversation.remember(
+      steps.flatMap(({ messages }) => messages),
+      steps.at(-1)?.told,
+    );
     return entry.session.stats();
   }
 
@@ -166,10 +181,12 @@ export class Engine {
     options: GenerateOptions,
     { interruption, emit }: OperationContext,
   ): Promise<undefined> {
-    const { ids, messages, marks } = entry.conversation.prompt(input);
+    const setup = toolSetup(options.tools, options.toolChoice, options.parallelToolCalls);
+    const asked = entry.conversation.prompt(input, setup?.tools);
+    const { ids, messages, marks } = asked;
     const remember = options.remember ?? true;
     const finish = await entry.transact(remember, async (session) => {
-      const generation = new Generation(this.#loaded(), session, ids, options, interruption, emit);
+      const generation = new Generation(this.#loaded(), session, ids, { ...options, setup }, interruption, emit);
       const startedAt = performance.now();
       await session.feed(ids, {
         purpose: "input",
@@ -182,17 +199,20 @@ export class Engine {
       const promptMs = performance.now() - startedAt;
       if (generation.finished === undefined) await this.#decoder().run(generation);
       const generateMs = generation.elapsedMs;
-      const fed = await this.#close(entry, session, generation, messages, remember);
+      const fed = await this.#close(entry, session, generation, asked, remember);
       const timings = { promptTokens: ids.length, promptMs, generatedTokens: generation.tokenIds.length, generateMs };
       return { ids: [...ids, ...fed], result: { generation, timings, stats: session.stats() } };
     });
     const { generation, timings, stats } = finish;
-    if (remember) entry.conversation.remember(messages.length > 0 ? [...messages, reply(generation.text)] : []);
+    if (remember) {
+      entry.conversation.remember(messages.length > 0 ? [...messages, reply(generation.rawText)] : [], asked.told);
+    }
     const reason = generation.finished as NonNullable<typeof generation.finished>;
     const event: GenerationEvent = {
       type: "finish",
       reason,
       text: generation.text,
+      toolCalls: generation.toolCalls,
       tokenIds: generation.tokenIds,
       timings,
       stats,
@@ -206,15 +226,14 @@ export class Engine {
     entry: MemoryEntry,
     session: MemorySession,
     generation: Generation,
-    asked: readonly ChatMessage[],
+    asked: ReadInput,
     remember: boolean,
   ): Promise<number[]> {
     if (!remember) return [];
     // An answer that ended at a chosen token never ran it; the others ended when its successor was due, so it was run.
     const answered = session.openIds.length;
-    const cutShort = generation.finished === "length" || generation.finished === "stop-string";
-    const missing = cutShort ? generation.tokenIds.slice(-1) : [];
-    const closing = asked.length > 0 ? entry.conversation.closing(asked, generation.text) : [];
+    const missing = generation.endsUnread ? generation.tokenIds.slice(-1) : [];
+    const closing = asked.messages.length > 0 ? entry.conversation.closing(asked, generation.rawText) : [];
     await session.feed([...missing, ...closing], { purpose: "input", logits: "none" });
     const fed = [...generation.tokenIds, ...closing];
     if (answered > 0) await session.closeStep();
@@ -311,8 +330,7 @@ export class Engine {
       spanAdapter,
       spanAsker: present === undefined ? spanPort && new SpanAsker(spanPort) : present.session.spanAsker,
     });
-    const { messages, started } = restored.messages;
-    const conversation = new Conversation(model, session.behavior.readsMarks, messages, started);
+    const conversation = new Conversation(model, session.behavior.readsMarks, restored.messages);
     const entry = new MemoryEntry(session, conversation, loaded?.info ?? present?.adapterInfo, restored.tokenChain);
     if (present === undefined || memory === undefined) return this.#register(entry);
     return present.exclusive(async () => {

@@ -4,6 +4,9 @@ import { PrecisError } from "../errors.js";
 import type { MemorySession } from "../memory/session.js";
 import { StreamingDetokenizer } from "../text/detokenizer.js";
 import { StopMatcher } from "../text/stop-strings.js";
+import type { AnswerPart } from "../tools/call-parser.js";
+import type { ToolCall } from "../tools/tool.js";
+import { AnswerForm, type FormOptions } from "./answer-form.js";
 import type { LoadedModel } from "./loaded-model.js";
 import type { FinishReason, GenerateOptions, GenerationEvent } from "./protocol.js";
 import { Sampler, type Sample } from "./sampler.js";
@@ -24,12 +27,19 @@ export class Generation {
   readonly interruption: Interruption;
   /** Chosen tokens, an ending one excluded. */
   readonly tokenIds: number[] = [];
+  /** The answer without its calls, and as it was written. */
   text = "";
+  rawText = "";
   finished: FinishReason | undefined;
+  /** Whether the last token was not read by the model. */
+  endsUnread = false;
   #nextId = -1;
   readonly #sampler: Sampler;
   readonly #detokenizer: StreamingDetokenizer | undefined;
   readonly #stops: StopMatcher;
+  readonly #form: AnswerForm;
+  /** All text of the tokens, a stop string included. */
+  #written = "";
   readonly #eosIds: ReadonlySet<number>;
   readonly #maxTokens: number;
   readonly #emit: (event: GenerationEvent) => void;
@@ -39,7 +49,7 @@ export class Generation {
     model: LoadedModel,
     session: MemorySession,
     inputIds: readonly number[],
-    options: GenerateOptions,
+    options: GenerateOptions & Pick<FormOptions, "setup">,
     interruption: Interruption,
     emit: (event: GenerationEvent) => void,
   ) {
@@ -52,6 +62,7 @@ export class Generation {
         ? undefined
         : new StreamingDetokenizer(model.tokenizer, { skipSpecialTokens: true });
     this.#stops = new StopMatcher(options.stop ?? []);
+    this.#form = new AnswerForm(model, options);
     this.#eosIds = options.ignoreEos === true ? new Set() : model.eosIds();
     const configured = model.generationConfig["max_new_tokens"];
     this.#maxTokens = options.maxTokens ?? (typeof configured === "number" ? configured : 256);
@@ -75,32 +86,68 @@ export class Generation {
     if (this.tokenIds.length === 0) this.#firstTokenAt = performance.now();
     throwIfAborted(this.interruption);
     if (this.interruption.requested === "stop") return this.#finish("stopped");
-    const sample = this.#sampler.sample(logits);
+    const sample = this.#sampler.sample(logits, this.#form.allowed(this.#eosIds));
     if (this.#eosIds.has(sample.id)) return this.#finish("end");
     this.tokenIds.push(sample.id);
     this.#nextId = sample.id;
-    const { emit, stopped } = this.#stops.push(this.#detokenizer?.push(sample.id) ?? "");
-    this.#deliver(emit, sample);
-    if (stopped !== undefined) this.finished = "stop-string";
+    this.#form.accept(sample.id);
+    const text = this.#detokenizer?.push(sample.id) ?? "";
+    this.#written += text;
+    const { emit, stopped } = this.#stops.push(text);
+    this.#deliver(this.#read(emit), sample);
+    this.endsUnread = true;
+    if (stopped !== undefined) this.#end("stop-string");
+    else if (this.#form.isOver) this.#finish("end");
     else if (this.tokenIds.length >= this.#maxTokens) this.#finish("length");
+    else this.endsUnread = false;
   }
 
-  #deliver(text: string, sample?: Sample): void {
+  /** Functions that the answer calls. */
+  get toolCalls(): ToolCall[] {
+    return this.#form.calls;
+  }
+
+  #read(text: string): AnswerPart[] {
+    this.rawText += text;
+    return this.#form.read(text, this.#written);
+  }
+
+  /** Passes on what came with a token, which has one event of text even if it only adds to a call. */
+  #deliver(parts: readonly AnswerPart[], sample: Sample): void {
+    const [first, ...others] = parts;
+    const text = first?.type === "text" ? first.text : "";
     this.text += text;
     this.#emit({
       type: "text-delta",
       text,
-      tokenId: sample?.id,
-      ...(sample?.logprob === undefined ? {} : { logprob: sample.logprob, topLogprobs: sample.top ?? [] }),
+      tokenId: sample.id,
+      ...(sample.logprob === undefined ? {} : { logprob: sample.logprob, topLogprobs: sample.top ?? [] }),
     });
+    this.#pass(first?.type === "text" ? others : parts);
   }
 
-  /** Ends the answer and delivers text that was held back. */
+  #pass(parts: readonly AnswerPart[]): void {
+    for (const part of parts) {
+      if (part.type === "text") {
+        this.text += part.text;
+        this.#emit({ type: "text-delta", text: part.text, tokenId: undefined });
+      } else if (part.type === "call") {
+        this.#emit({ type: "tool-call", index: part.index, id: part.id, name: part.name });
+      } else this.#emit({ type: "tool-call-delta", index: part.index, arguments: part.text });
+    }
+  }
+
+  /** Ends the answer and passes on text that was held back. */
   #finish(reason: FinishReason): void {
-    this.finished = reason;
     const { emit, stopped } = this.#stops.push(this.#detokenizer?.flush() ?? "");
     const rest = stopped === undefined ? emit + this.#stops.flush() : emit;
-    if (rest !== "") this.#deliver(rest);
+    if (rest !== "") this.#pass(this.#read(rest));
+    this.#end(reason);
+  }
+
+  #end(reason: FinishReason): void {
+    this.#pass(this.#form.end(reason !== "end"));
+    this.finished = reason === "end" && this.toolCalls.length > 0 ? "tool-calls" : reason;
   }
 }
 

@@ -23,6 +23,9 @@ import { placeTensors } from "../weights/placement.js";
 import { columnCopy } from "../weights/column-copy.js";
 import { convertCheckpoint, quantizeCheckpoint } from "../weights/quantize.js";
 import type { TensorEntry } from "../weights/safetensors.js";
+import { TokenGrammar } from "../grammar/constraint.js";
+import type { Program } from "../grammar/program.js";
+import { Vocabulary } from "../grammar/vocabulary.js";
 import { DecoderRunner } from "./decoder-runner.js";
 import { projectionSize } from "../models/projections.js";
 import { EmbeddingTable } from "./embedding-table.js";
@@ -90,6 +93,9 @@ function rotaryDigest(config: DecoderConfig): string {
   return hash.digest("hex");
 }
 
+/** Grammars that a model keeps, the latest ones. */
+const KEPT_GRAMMARS = 8;
+
 /** A model in the worker. */
 export class LoadedModel implements AsyncDisposable {
   readonly info: ModelInfo;
@@ -100,6 +106,8 @@ export class LoadedModel implements AsyncDisposable {
   /** Where words begin in token ids. */
   readonly words: TokenWords;
   readonly #rotary: string;
+  readonly #grammars = new Map<string, TokenGrammar>();
+  #vocabulary: Vocabulary | undefined;
   readonly #adapters = new Map<string, Promise<{ adapter: LoadedAdapter; info: AdapterInfo }>>();
 
   private constructor(parts: {
@@ -188,6 +196,19 @@ export class LoadedModel implements AsyncDisposable {
       rotary: this.#rotary,
       adapter: [adapter, spanAdapter].flatMap((one) => (one === undefined ? [] : [one.fingerprint])).join("+"),
     };
+  }
+
+  /** A grammar over this model's tokens; kept for the next answer that is held to the same. @param key names the grammar */
+  grammar(key: string, program: () => Program): TokenGrammar {
+    let grammar = this.#grammars.get(key);
+    if (grammar === undefined) {
+      this.#vocabulary ??= Vocabulary.of(this.tokenizer, this.info.vocabSize, this.eosIds());
+      grammar = new TokenGrammar(program(), this.#vocabulary);
+      const [oldest] = this.#grammars.keys();
+      if (this.#grammars.size >= KEPT_GRAMMARS && oldest !== undefined) this.#grammars.delete(oldest);
+    } else this.#grammars.delete(key);
+    this.#grammars.set(key, grammar);
+    return grammar;
   }
 
   /** Token ids that end a text. */

@@ -2,9 +2,12 @@
 import type { MessagePort } from "node:worker_threads";
 import type { SerializedError } from "../errors.js";
 import type { MemoryStats } from "../memory/session.js";
+import type { MemoryAttention, MemorySlot } from "../memory/slots.js";
 import type { SnapshotPrecision } from "../memory/snapshot.js";
 import type { ChooseSpans } from "../memory/spans/caller-spans.js";
 import type { ChatMessage } from "../text/chat-template.js";
+import type { ResponseFormat } from "../tools/answer-grammar.js";
+import type { ToolCall, ToolChoice, ToolDefinition } from "../tools/tool.js";
 import type { Device } from "./device.js";
 import type { SamplingOptions, TokenLogprob } from "./sampler.js";
 
@@ -96,19 +99,36 @@ export interface GenerateOptions extends SamplingOptions {
   ignoreEos?: boolean;
   /** Whether input and answer become a time step of the memory. Default true. */
   remember?: boolean;
+  /**
+   * The form that the answer is held to, token by token: an answer that ends by itself parses, and validates. One that
+   * ends with the reason `"length"` may be cut off anywhere. Default: any text.
+   */
+  responseFormat?: ResponseFormat;
+  /** Functions that the answer may call. The model is told of them with messages; texts and ids must tell of them. */
+  tools?: readonly ToolDefinition[];
+  /** Default `"auto"`. With `"required"` or a name, the answer is held to be calls. */
+  toolChoice?: ToolChoice;
+  /** Whether one answer may have several calls. Default true. */
+  parallelToolCalls?: boolean;
 }
 
-/** Why a generation ended. */
-export type FinishReason = "end" | "stop-string" | "length" | "stopped";
+/** Why a generation ended; `"tool-calls"` if by itself, and functions are to be called. */
+export type FinishReason = "end" | "stop-string" | "length" | "stopped" | "tool-calls";
 
 /** What a generation yields. */
 export type GenerationEvent =
   | { type: "prompt-progress"; done: number; total: number }
   | { type: "text-delta"; text: string; tokenId: number | undefined; logprob?: number; topLogprobs?: TokenLogprob[] }
+  /** A call begins; its arguments follow as deltas. */
+  | { type: "tool-call"; index: number; id: string; name: string }
+  | { type: "tool-call-delta"; index: number; arguments: string }
   | {
       type: "finish";
       reason: FinishReason;
+      /** The answer without its calls. */
       text: string;
+      /** Functions to call; the arguments of the last one may be cut off unless the reason is `"tool-calls"`. */
+      toolCalls: ToolCall[];
       tokenIds: number[];
       timings: { promptTokens: number; promptMs: number; generatedTokens: number; generateMs: number };
       stats: MemoryStats;
@@ -177,7 +197,10 @@ export interface EngineOperations {
   tokenize: [argument: { text: string; addSpecialTokens: boolean }, result: number[]];
   detokenize: [argument: { ids: readonly number[]; skipSpecialTokens: boolean }, result: string];
   createMemory: [argument: MemoryRequest, result: MemoryInfo];
-  append: [argument: { memory: number; input: MemoryInput }, result: MemoryStats];
+  append: [
+    argument: { memory: number; input: MemoryInput; tools?: readonly ToolDefinition[] | undefined },
+    result: MemoryStats,
+  ];
   generate: [argument: { memory: number; input: MemoryInput; options: GenerateOptions }, result: undefined];
   forward: [
     argument: { memory: number; input: MemoryInput; logits: "last" | "all"; taps: readonly string[] },
@@ -188,6 +211,11 @@ export interface EngineOperations {
   scoreMasked: [argument: { texts: readonly MaskedText[]; adapter: string | undefined }, result: Float32Array[]];
   peakSlots: [argument: { memory: number }, result: number];
   stats: [argument: { memory: number }, result: MemoryStats];
+  slots: [argument: { memory: number }, result: MemorySlot[]];
+  attention: [
+    argument: { memory: number; input: MemoryInput; answer?: string | readonly number[] | undefined },
+    result: MemoryAttention,
+  ];
   rows: [argument: { memory: number }, result: MemoryRows];
   fork: [argument: { memory: number; spanPort?: MessagePort | undefined }, result: MemoryInfo];
   snapshot: [argument: { memory: number; precision: SnapshotPrecision; compress: boolean }, result: Uint8Array];

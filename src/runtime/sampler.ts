@@ -86,6 +86,27 @@ function mostLikely(logits: Float32Array, count: number): number[] {
   return top;
 }
 
+/** Tokens that may be chosen. */
+export interface AllowedTokens {
+  /** One bit per token: bit `id % 32` of word `id / 32`. */
+  mask: Uint32Array;
+  /** Further ones. */
+  more: Iterable<number>;
+}
+
+/** The logits of tokens that are allowed, and -Infinity for the others. */
+function masked(logits: Float32Array, { mask, more }: AllowedTokens): Float32Array {
+  const allowed = new Float32Array(logits.length).fill(-Infinity);
+  for (let word = 0; word < mask.length; word++) {
+    for (let bits = mask[word] as number; bits !== 0; bits &= bits - 1) {
+      const id = word * 32 + 31 - Math.clz32(bits & -bits);
+      allowed[id] = logits[id] as number;
+    }
+  }
+  for (const id of more) allowed[id] = logits[id] as number;
+  return allowed;
+}
+
 /** Chooses tokens for one generation. Remembers which tokens were seen, for the repetition penalty. */
 export class Sampler {
   readonly #options: Required<Omit<SamplingOptions, "logprobs" | "seed">>;
@@ -108,9 +129,10 @@ export class Sampler {
     for (const id of context) this.#seen.add(id);
   }
 
-  /** Chooses from the logits [vocab] of the last token. */
-  sample(logits: Float32Array): Sample {
-    const id = this.#choose(this.#penalized(logits));
+  /** Chooses from the logits [vocab] of the last token, among all tokens or those that are allowed. */
+  sample(logits: Float32Array, allowed?: AllowedTokens): Sample {
+    const penalized = this.#penalized(logits);
+    const id = this.#choose(allowed === undefined ? penalized : masked(penalized, allowed));
     this.#seen.add(id);
     if (this.#logprobs === undefined) return { id };
     const normalizer = logSumExp(logits);
@@ -142,7 +164,7 @@ export class Sampler {
     // exp(0) = 1 is the weight of the most likely token, so minP compares with the weights directly.
     let kept = candidates
       .map((id, index) => ({ id, weight: weights[index] as number }))
-      .filter(({ weight }) => weight >= minP);
+      .filter(({ weight }) => weight >= minP && weight > 0);
     if (topP < 1) kept = nucleus(kept, topP);
     let rest = this.#random() * kept.reduce((sum, { weight }) => sum + weight, 0);
     for (const { id, weight } of kept) {

@@ -63,6 +63,7 @@ const STATUSES: Readonly<Partial<Record<ErrorCode, number>>> = {
   OPTION_INVALID: 400,
   METHOD_UNKNOWN: 400,
   TEMPLATE_FAILED: 400,
+  SCHEMA_UNSUPPORTED: 400,
   CONTEXT_OVERFLOW: 400,
   SNAPSHOT_CORRUPT: 400,
   SNAPSHOT_MISMATCH: 409,
@@ -74,6 +75,9 @@ const STATUSES: Readonly<Partial<Record<ErrorCode, number>>> = {
   OUT_OF_MEMORY: 503,
   STORE_UNAVAILABLE: 503,
 };
+
+/** What may succeed when it is simply sent again. */
+const ANOTHER_WAS_FASTER: ReadonlySet<ErrorCode> = new Set(["STORE_CONFLICT", "LEASE_HELD", "LEASE_LOST"]);
 
 const CODES: Readonly<Partial<Record<ErrorCode, string>>> = { CONTEXT_OVERFLOW: "context_length_exceeded" };
 
@@ -121,7 +125,8 @@ export function describeFailure(error: unknown): FailureAnswer {
     if (status === 503) {
       return answer(503, code, "The server cannot do this right now. Try again later.", { retryAfter: 5 });
     }
-    if (status !== undefined) return answer(status, code, error.message, error);
+    const retryAfter = ANOTHER_WAS_FASTER.has(error.code) ? 1 : undefined;
+    if (status !== undefined) return answer(status, code, error.message, { nextStep: error.nextStep, retryAfter });
   }
   return answer(500, "internal_error", "The server failed. Its log says why, under this answer's x-request-id.");
 }

@@ -14,6 +14,7 @@ import { limitRate } from "./middleware/rate-limit.js";
 import { ModelPool, type ServedModel } from "./models.js";
 import { describeApi } from "./openapi.js";
 import { DEFAULT_LIMITS, type ServerOptions } from "./options.js";
+import { servePage } from "./page.js";
 import { ROUTES } from "./routes/table.js";
 import { Scheduler } from "./scheduler.js";
 import { SessionManager } from "./sessions/session-manager.js";
@@ -25,8 +26,8 @@ export interface ServerApp {
   /** {@link ServerApp.fetch} for a path, for tests. */
   request: Hono<Env>["request"];
   /**
-   * Takes no new work, gives what runs `graceMs` to end, and saves what is not saved. Store and models stay open, as who
-   * opened them closes them.
+   * Takes no new work, and gives what runs `graceMs` to end; what was answered is saved already. Store and models stay
+   * open, as who opened them closes them.
    */
   close: (graceMs?: number) => Promise<void>;
 }
@@ -78,6 +79,7 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
     return c.json(describeFailure(new ApiError(404, "route_not_found", message, { nextStep })).body, 404);
   });
   hono.use(observe({ log, metrics }), guardOrigins(origins, hosts));
+  if (options.page !== undefined) servePage(hono, options.page);
   hono.get("/health", (c) => c.json({ status: "ok", models: pool.all.map(({ id }) => id) }));
   const authenticated = authenticate(keys);
   hono.get("/metrics", authenticated, async (c) =>
@@ -89,10 +91,7 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
   return {
     fetch: (request) => hono.fetch(request),
     request: hono.request,
-    close: async (graceMs = 0) => {
-      await scheduler.close(graceMs);
-      await sessions.flush();
-    },
+    close: (graceMs = 0) => scheduler.close(graceMs),
   };
 }
 

@@ -1,6 +1,7 @@
 /** @file What a server can be told, and what holds unless it is told otherwise. */
 import type { SnapshotPrecision } from "../index.js";
 import type { SessionStore } from "../stores/store.js";
+import type { Page } from "./page.js";
 
 /** An API key and whose sessions it opens. */
 export interface ApiKey {
@@ -23,6 +24,10 @@ export interface ServerLimits {
   queue: number;
   /** Requests that may wait for one session; more get 429. */
   queuePerSession: number;
+  /** How long a request waits for a session that another server works on; then it gets 429. */
+  sessionWaitMs: number;
+  /** For how long a session stays reserved for a server that died while it worked on it. */
+  leaseMs: number;
   /** Requests per minute and key; 0 for no limit. */
   requestsPerMinute: number;
   /** Tokens of an answer if the request does not say. */
@@ -47,6 +52,8 @@ export const DEFAULT_LIMITS: ServerLimits = {
   concurrency: 8,
   queue: 64,
   queuePerSession: 8,
+  sessionWaitMs: 30_000,
+  leaseMs: 5000,
   requestsPerMinute: 0,
   defaultTokens: 256,
   maxTokens: 4096,
@@ -71,11 +78,13 @@ export interface ServerOptions {
   /** Where sessions live; default: in this process. */
   store?: SessionStore;
   limits?: Partial<ServerLimits>;
+  /** The page at `/`, see `readPage`; default: none. Anybody may read it; what it asks for needs a key. */
+  page?: Page;
   /** Origins of web pages that may call the server beside those of this machine; `"*"` for all. */
   origins?: readonly string[];
   /** Hosts that a request may name in its `Host` header; default: any. Guards a local server against DNS rebinding. */
   hosts?: readonly string[];
-  /** `"fp32"` (default) pages sessions out without any change; `"fp16"` takes half the space. */
+  /** `"fp32"` (default) pages sessions out without any change; `"fp16"`, `"int8"` and `"int4"` take less space. */
   precision?: SnapshotPrecision;
   log?: (record: LogRecord) => void;
 }

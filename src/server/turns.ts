@@ -7,12 +7,15 @@ import {
   type GenerationResult,
   type Memory,
   type MemoryStats,
+  type ToolCall,
+  type ToolDefinition,
 } from "../index.js";
+import { offeredTools } from "./answer-form.js";
 import { EventQueue } from "./event-queue.js";
 import type { ServedModel } from "./models.js";
 import { afterMessages, afterText } from "./sessions/chain.js";
 import type { SessionManager } from "./sessions/session-manager.js";
-import type { Session } from "./sessions/session.js";
+import type { Session, SessionState } from "./sessions/session.js";
 
 /** What is to be answered. */
 export type TurnInput = readonly ChatMessage[] | string | readonly number[];
@@ -20,6 +23,8 @@ export type TurnInput = readonly ChatMessage[] | string | readonly number[];
 /** What a turn does. */
 export interface TurnPlan {
   session: Session;
+  /** Where the session must stand still when it is the turn's; undefined for wherever it stands. */
+  from?: SessionState | undefined;
   /** Messages taken in before the input, a time step each. */
   history: readonly ChatMessage[];
   input: TurnInput;
@@ -57,6 +62,8 @@ export interface Turn {
 const CLOSING_TOKENS = 16;
 /** Most tokens that a template puts around a message, as far as we guess. */
 const MESSAGE_OVERHEAD = 16;
+/** Most tokens around a call in a message, and a part of those that tell of a tool. */
+const CALL_OVERHEAD = 32;
 
 /** Starts a turn. */
 export function startTurn(manager: SessionManager, plan: TurnPlan, signal: AbortSignal): Turn {
@@ -83,9 +90,9 @@ async function runTurn(
   const { bytesPerSlot } = session.served.model.info;
   let kept = false;
   try {
-    const tokens = await countTokens(session.served, plan.history, plan.input);
+    const tokens = await countTokens(session.served, plan.history, plan.input, offeredTools(plan.options));
     const perChoice = session.stats.bytes + (tokens + plan.options.maxTokens) * bytesPerSlot;
-    const use = { bytes: count * perChoice, signal };
+    const use = { bytes: count * perChoice, signal, from: plan.from };
     return await manager.use(session, use, async (memory, combined) => {
       const outcome = await answerAll(manager, plan, { memory, tokens, signal: combined, events });
       kept = plan.keep;
@@ -119,7 +126,7 @@ async function answerAll(
     const base = copied ? await memory.fork() : memory;
     if (copied) branches.push(base);
     const startedAt = performance.now();
-    const read = history.length === 0 ? before : await base.append(history, { signal });
+    const read = history.length === 0 ? before : await base.append(history, { signal, ...told(plan) });
     const ms = performance.now() - startedAt;
     for (let choice = 1; choice < count; choice++) branches.push(await base.fork());
     const maxTokens = fittingTokens(session.served, base, { slots: read.slots, tokens, asked: plan.options.maxTokens });
@@ -177,9 +184,9 @@ async function keep(
     : afterText(afterMessages(session.chain, history), input);
   const { served, namespace, setup, kind } = session;
   for (const [choice, memory] of memories.entries()) {
-    const { text } = outcome.choices[choice] as GenerationResult;
+    const { text, toolCalls } = outcome.choices[choice] as GenerationResult;
     const chain = isMessages(input)
-      ? afterMessages(asked, [{ role: "assistant", content: text }])
+      ? afterMessages(asked, [{ role: "assistant", content: text, toolCalls }])
       : afterText(asked, text);
     if (choice === 0) {
       const stored = response && { id: response.id, body: response.body(outcome) as never };
@@ -192,6 +199,12 @@ async function keep(
   }
 }
 
+/** Tools that the model is told of before the history, where a conversation begins. */
+function told({ options }: TurnPlan): { tools?: readonly ToolDefinition[] } {
+  const tools = offeredTools(options);
+  return tools === undefined ? {} : { tools };
+}
+
 function isMessages(input: TurnInput): input is readonly ChatMessage[] {
   return typeof input !== "string" && typeof input[0] === "object";
 }
@@ -201,12 +214,21 @@ export async function countTokens(
   { model }: ServedModel,
   history: readonly ChatMessage[],
   input: TurnInput,
+  tools: readonly ToolDefinition[] = [],
 ): Promise<number> {
   const messages = [...history, ...(isMessages(input) ? input : [])];
-  const text = messages.map(({ content }) => content).join("\n") + (typeof input === "string" ? input : "");
+  const texts = messages.map(({ content, toolCalls = [] }) => [content, ...toolCalls.map(callLength)].join("\n"));
+  const described = tools.length === 0 ? "" : JSON.stringify(tools);
+  const text = described + texts.join("\n") + (typeof input === "string" ? input : "");
   const ids = !isMessages(input) && typeof input !== "string" ? input.length : 0;
   const read = text === "" ? 0 : (await model.tokenize(text)).length;
-  return read + ids + MESSAGE_OVERHEAD * (messages.length + 1);
+  const calls = messages.reduce((sum, { toolCalls = [] }) => sum + toolCalls.length, 0);
+  return read + ids + MESSAGE_OVERHEAD * (messages.length + 1) + CALL_OVERHEAD * (calls + 4 * tools.length);
+}
+
+/** What of a call is text of its own. */
+function callLength({ name, arguments: given }: ToolCall): string {
+  return name + given;
 }
 
 /** Tokens that an answer may have before the model runs out of positions; methods with a window never do. */

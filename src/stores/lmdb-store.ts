@@ -29,7 +29,16 @@ export class LmdbStore implements SessionStore {
     try {
       const { open } = await import("lmdb");
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      return new LmdbStore(open<Buffer, string>({ path: folder, encoding: "binary", noSubdir: false, maxDbs: 1 }));
+      // Batches of an event turn have promises of their own, whose rejection (a full disk) nobody could handle.
+      return new LmdbStore(
+        open<Buffer, string>({
+          path: folder,
+          encoding: "binary",
+          noSubdir: false,
+          maxDbs: 1,
+          eventTurnBatching: false,
+        }),
+      );
     } catch (error) {
       throw unavailable("LMDB", error);
     }
@@ -142,7 +151,9 @@ export class LmdbStore implements SessionStore {
 
   /** Runs `work` alone among all processes and waits until it is on disk. @throws what it returns */
   async #transact(work: () => Error | undefined): Promise<void> {
-    const problem = await this.#db.transaction(work);
+    const problem = await this.#db.transaction(work).catch(async (error: unknown) => {
+      throw await commitError(error);
+    });
     if (problem !== undefined) throw problem;
     await this.#db.flushed;
   }
@@ -160,6 +171,16 @@ export class LmdbStore implements SessionStore {
   #putLease({ key, token, holder, expires }: Lease): void {
     this.#db.putSync(leaseName(key), Buffer.from(JSON.stringify({ token, holder, expires })));
   }
+}
+
+/** Why a commit failed, such as a full disk. LMDB keeps it in a promise whose rejection ends the process unless read. */
+async function commitError(error: unknown): Promise<unknown> {
+  const { commitError: reason } = error as { commitError?: Promise<unknown> };
+  if (!(reason instanceof Promise)) return error;
+  return reason.then(
+    () => error,
+    (cause: unknown) => cause,
+  );
 }
 
 /** Stored are the version, so that writers need not read the rest, and then the frame. */

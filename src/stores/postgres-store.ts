@@ -49,11 +49,21 @@ export class PostgresStore implements SessionStore {
    * Connects to a database.
    * @param url such as `postgres://user:password@host:5432/database`
    * @param options.connections the largest number of connections, by default 10
+   * @param options.timeoutMs how long a statement may take, by default 30 s
    * @throws DEPENDENCY_MISSING without the package pg; STORE_UNAVAILABLE if there is no such database
    */
-  static async open(url: string, { connections = 10 }: { connections?: number } = {}): Promise<PostgresStore> {
+  static async open(
+    url: string,
+    { connections = 10, timeoutMs = 30_000 }: { connections?: number; timeoutMs?: number } = {},
+  ): Promise<PostgresStore> {
     const { default: pg } = await optionalPackage("pg", () => import("pg"));
-    const pool = new pg.Pool({ connectionString: url, max: connections, connectionTimeoutMillis: 10_000 });
+    const pool = new pg.Pool({
+      connectionString: url,
+      max: connections,
+      connectionTimeoutMillis: Math.min(10_000, timeoutMs),
+      query_timeout: timeoutMs,
+      keepAlive: true,
+    });
     // A connection that breaks while nobody uses it is replaced by the next operation.
     pool.on("error", () => undefined);
     try {

@@ -41,10 +41,15 @@ const NOW = `local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `;
 
-/** KEYS: lease. ARGV: token, holder, duration. Returns {0, end} or {1, end, holder of the other}. */
+/**
+ * KEYS: lease. ARGV: token, holder, duration. Returns {0, end} or {1, end, holder of the other}. A request that was sent
+ * again after its answer got lost finds its own token.
+ */
 const ACQUIRE = `${NOW}
 local ends = tonumber(redis.call("HGET", KEYS[1], "expires") or "0")
-if ends > now then return {1, ends, redis.call("HGET", KEYS[1], "holder")} end
+if ends > now and redis.call("HGET", KEYS[1], "token") ~= ARGV[1] then
+  return {1, ends, redis.call("HGET", KEYS[1], "holder")}
+end
 redis.call("HSET", KEYS[1], "token", ARGV[1], "holder", ARGV[2], "expires", string.format("%.0f", now + ARGV[3]))
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
 return {0, now + ARGV[3]}`;
@@ -78,13 +83,15 @@ export class RedisStore implements SessionStore {
   /**
    * Connects to a server.
    * @param url such as `redis://user:password@host:6379/0`; `rediss:` for TLS
+   * @param options.timeoutMs how long an operation may take, reconnecting included, by default 10 s
    * @throws DEPENDENCY_MISSING without the package ioredis; STORE_UNAVAILABLE if there is no such server
    */
-  static async open(url: string): Promise<RedisStore> {
+  static async open(url: string, { timeoutMs = 10_000 }: { timeoutMs?: number } = {}): Promise<RedisStore> {
     const { Redis } = await optionalPackage("ioredis", () => import("ioredis"));
     const redis = new Redis(url, {
       lazyConnect: true,
       maxRetriesPerRequest: 3,
+      commandTimeout: timeoutMs,
       retryStrategy: (times) => Math.min(50 * times, 500),
     });
     // Every operation reports its own failure; without a listener the client would also print each.

@@ -6,12 +6,18 @@ import { Template } from "@huggingface/jinja";
 import { PrecisError } from "../errors.js";
 import { readOptional, readTokenizerConfig, SPECIAL_TOKEN_KEYS, specialTokenText } from "./tokenizer-files.js";
 import type { JsonObject } from "./tokenizer-files.js";
+import { CALL_OPEN } from "../tools/call-format.js";
+import type { ToolCall } from "../tools/tool.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** One message of a conversation. Which roles exist is the template's business. */
 export interface ChatMessage {
   role: "system" | "user" | "assistant" | "tool" | (string & {});
   content: string;
+  /** Functions that an assistant's message calls. */
+  toolCalls?: readonly ToolCall[] | undefined;
+  /** Of a message with the role tool: the call whose result it is. */
+  toolCallId?: string | undefined;
 }
 
 /** Options of {@link ChatTemplate.render} and {@link ChatTemplate.renderTurn}. */
@@ -35,6 +41,11 @@ export class ChatTemplate {
   readonly source: string;
   /** sha256 of the source, in hex. */
   readonly hash: string;
+  /**
+   * What the template reads beside roles and contents: tools that are offered, calls of them, and the role tool. All no
+   * for one that has calls written otherwise than as `<tool_call>`, which is the only form that answers are read for.
+   */
+  readonly reads: { tools: boolean; toolCalls: boolean; toolRole: boolean };
   readonly #template: Template;
   readonly #specialTokens: Readonly<Record<string, string>>;
 
@@ -45,6 +56,12 @@ export class ChatTemplate {
   constructor(source: string, specialTokens: Readonly<Record<string, string>> = {}) {
     this.source = source;
     this.hash = createHash("sha256").update(source).digest("hex");
+    const isKnownForm = source.includes(CALL_OPEN);
+    this.reads = {
+      tools: isKnownForm && /\btools\b/.test(source),
+      toolCalls: isKnownForm && /\btool_calls\b/.test(source),
+      toolRole: isKnownForm && /(["'])tool\1/.test(source),
+    };
     this.#specialTokens = specialTokens;
     try {
       this.#template = new Template(source);

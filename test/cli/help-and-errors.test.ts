@@ -23,12 +23,12 @@ describe("help", () => {
   test("without arguments, of the whole and of its commands", async () => {
     const { code, stdout } = await precis([]);
     expect(code).toBe(0);
-    for (const command of ["chat", "serve", "replay", "inspect", "methods", "models", "pull"])
+    for (const command of ["chat", "serve", "ingest", "worker", "replay", "inspect", "methods", "models", "pull"])
       expect(stdout).toContain(command);
     expect(stdout).toContain("Exit codes:");
   });
 
-  test.each(["chat", "serve", "replay", "inspect", "merge", "methods", "models", "pull"])(
+  test.each(["chat", "serve", "ingest", "worker", "replay", "inspect", "merge", "methods", "models", "pull"])(
     "%s teaches by examples",
     async (command) => {
       const { code, stdout } = await precis([command, "--help"]);

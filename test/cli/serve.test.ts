@@ -3,6 +3,8 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { writeRandomModel } from "../reference/random-model.js";
+import { credentials, S3TestServer } from "../stores/s3-server.js";
+import { postgresProgram, startPostgres } from "../stores/servers.js";
 import { precis, start, testFolder, type Running } from "./precis.js";
 
 const folder = testFolder();
@@ -77,18 +79,39 @@ describe("sessions", () => {
     await third.finished;
   });
 
-  test("live in LMDB just as well", async () => {
-    const store = ["--store", `lmdb:${folder("lmdb")}`];
-    const first = await serve(store);
+  test.for(["lmdb", "s3", "postgres"])("live in %s just as well, in little space", async (kind, { skip }) => {
+    if (kind === "postgres" && postgresProgram === undefined) return skip("postgres is not installed");
+    const bucket = await new S3TestServer(["bucket"]).start();
+    const postgres = kind === "postgres" ? await startPostgres() : undefined;
+    const addresses: Readonly<Record<string, string>> = {
+      lmdb: `lmdb:${folder("lmdb")}`,
+      s3: `s3://bucket/memories?endpoint=${bucket.endpoint}`,
+      postgres: `postgres://postgres:secret@127.0.0.1:${postgres?.port}/postgres`,
+    };
+    const store = ["--store", addresses[kind]!, "--precision", kind === "s3" ? "int4" : "int8"];
+    const env = { AWS_ACCESS_KEY_ID: credentials.accessKeyId, AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey };
+    const first = await serve(store, env);
     await first.call("/v1/sessions", { id: "alice" });
     const wanted = answerOf(await first.call(CHAT, turn("One")));
     expect(wanted).toBeTypeOf("string");
     first.child.kill("SIGINT");
-    expect((await first.finished).code).toBe(0);
-    const second = await serve(store);
+    const { code, stdout } = await first.finished;
+    expect(code).toBe(0);
+    expect(stdout).not.toContain("secret");
+    const second = await serve(store, env);
     expect(await second.call("/v1/sessions/alice")).toMatchObject({ step: 1 });
+    expect(answerOf(await second.call(CHAT, turn("Two")))).toBeTypeOf("string");
     second.child.kill("SIGINT");
     await second.finished;
+    await bucket.stop();
+    await postgres?.stop();
+  });
+
+  test("are not put where an address was mistyped", async () => {
+    const { code, stderr } = await precis(["serve", "--model", folder("tiny"), "--store", "reddis://me:secret@host"]);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(/no store for reddis:\/\/ addresses.*postgres:\/\//s);
+    expect(stderr).not.toContain("secret");
   });
 
   test("are encrypted with a key of the environment", async () => {
@@ -136,6 +159,20 @@ describe("keys", () => {
   });
 });
 
+test("the playground is at the root, unless it is not wanted", async () => {
+  const server = await serve(["--store", "none"]);
+  const page = await fetch(server.url);
+  expect([page.status, page.headers.get("content-type")]).toEqual([200, "text/html; charset=utf-8"]);
+  const script = /src="\.(\/assets\/[^"]+\.js)"/.exec(await page.text())?.[1] ?? "";
+  expect((await fetch(`${server.url}${script}`)).status).toBe(200);
+  server.child.kill("SIGINT");
+  await server.finished;
+  const bare = await serve(["--store", "none", "--no-page"]);
+  expect(await bare.call("/")).toMatchObject({ error: { code: "route_not_found" } });
+  bare.child.kill("SIGINT");
+  await bare.finished;
+});
+
 test("the greeting has the address and a line to try", async () => {
   const running = start(["serve", "--device", "cpu", "--model", folder("tiny"), "--port", "0", "--store", "none"]);
   await running.seen(/Ctrl-C/);
@@ -145,4 +182,5 @@ test("the greeting has the address and a line to try", async () => {
   expect(stdout).toMatch(/Listening on http:\/\/127\.0\.0\.1:\d+\n/);
   expect(stdout).toMatch(/curl http:\/\/127\.0\.0\.1:\d+\/v1\/chat\/completions -H 'content-type: application\/json'/);
   expect(stdout).toContain("Memory: streaming");
+  expect(stdout).toMatch(/Playground: http:\/\/127\.0\.0\.1:\d+\/\n/);
 });

@@ -46,6 +46,8 @@ describe("API keys", () => {
       ["GET", "/v1/sessions/diary"],
       ["DELETE", "/v1/sessions/diary"],
       ["GET", "/v1/sessions/diary/snapshot"],
+      ["GET", "/v1/sessions/diary/memory"],
+      ["POST", "/v1/sessions/diary/attention", { messages: [user("?")] }],
       ["POST", "/v1/sessions/diary/append", { text: "x" }],
       ["POST", "/v1/sessions/diary/fork", {}],
       ["POST", "/v1/sessions/diary/rewind", { step: 0 }],

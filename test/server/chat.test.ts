@@ -200,8 +200,7 @@ describe("a conversation sent in full", () => {
 
 describe("what is not built is refused", () => {
   test.each([
-    ["tools", { tools: [{ type: "function", function: { name: "f" } }] }],
-    ["response_format", { response_format: { type: "json_object" } }],
+    ["functions", { functions: [{ name: "f" }] }],
     ["presence_penalty", { presence_penalty: 1 }],
     ["logit_bias", { logit_bias: { "5": 1 } }],
     [

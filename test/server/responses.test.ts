@@ -112,9 +112,12 @@ describe("a response", () => {
 
   test.each([
     ["background", { background: true }, "unsupported_parameter"],
-    ["text.format", { text: { format: { type: "json_schema" } } }, "unsupported_parameter"],
-    ["tools", { tools: [{ type: "web_search" }] }, "unsupported_parameter"],
-    ["input.0", { input: [{ type: "function_call_output" }] }, "unsupported_parameter"],
+    ["text.format", { text: { format: { type: "json_schema" } } }, "invalid_value"],
+    ["text.format", { text: { format: { type: "xml" } } }, "unsupported_parameter"],
+    ["tools.0.type", { tools: [{ type: "web_search" }] }, "unsupported_parameter"],
+    ["input.0.call_id", { input: [{ type: "function_call_output" }] }, "invalid_value"],
+    ["input.0", { input: [{ type: "function_call" }] }, "invalid_value"],
+    ["input.0", { input: [{ type: "reasoning" }] }, "unsupported_parameter"],
     ["conversation", { conversation: "a", previous_response_id: "b" }, "invalid_value"],
     ["memory", { memory: { method: "full" }, previous_response_id: "b" }, "invalid_value"],
   ])("refuses %s", async (param, fields, code) => {

@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { Client } from "pg";
+
 /** Where a program is: in PATH or one of `folders`; undefined if it is not installed. */
 export function findProgram(name: string, folders: readonly string[] = []): string | undefined {
   const searched = [...(process.env.PATH ?? "").split(delimiter), ...folders];
@@ -17,7 +19,20 @@ export function findProgram(name: string, folders: readonly string[] = []): stri
 /** A server and how to end it; its data is removed. */
 export interface TestServer {
   port: number;
+  /** Crashes it, and starts it again `pauseMs` later with what it had on disk. */
+  restart(pauseMs: number): Promise<void>;
   stop(): Promise<void>;
+}
+
+/** How a server is started. */
+interface Launch {
+  start: () => ChildProcess;
+  /** Waits, beyond the open port, until it can be used. */
+  ready?: (port: number) => Promise<void>;
+  /** How it is crashed. */
+  crash: NodeJS.Signals;
+  port: number;
+  folder: string;
 }
 
 async function freePort(): Promise<number> {
@@ -39,35 +54,59 @@ async function answers(port: number): Promise<boolean> {
   return connected;
 }
 
-async function started(child: ChildProcess, port: number, folder: string): Promise<TestServer> {
+async function launched({ start, ready, port }: Launch): Promise<ChildProcess> {
+  const child = start();
   let output = "";
   child.stdout?.on("data", (data: Buffer) => (output += data.toString()));
   child.stderr?.on("data", (data: Buffer) => (output += data.toString()));
-  const stop = async (): Promise<void> => {
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill("SIGINT");
-      await once(child, "exit");
+  for (let attempt = 0; attempt < 200 && child.exitCode === null; attempt++) {
+    if (await answers(port)) {
+      await ready?.(port);
+      return child;
     }
-    rmSync(folder, { recursive: true, force: true });
-  };
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (child.exitCode !== null) break;
-    if (await answers(port)) return { port, stop };
     await sleep(50);
   }
-  await stop();
+  await end(child, "SIGKILL");
   throw new Error(`The server did not start:\n${output}`);
+}
+
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill(signal);
+  await once(child, "exit");
+}
+
+async function started(launch: Launch): Promise<TestServer> {
+  const { port, folder, crash } = launch;
+  const remove = (): void => rmSync(folder, { recursive: true, force: true });
+  let child = await launched(launch).catch((error: unknown) => {
+    remove();
+    throw error;
+  });
+  return {
+    port,
+    restart: async (pauseMs) => {
+      await end(child, crash);
+      await sleep(pauseMs);
+      child = await launched(launch);
+    },
+    stop: async () => {
+      await end(child, "SIGINT");
+      remove();
+    },
+  };
 }
 
 /** Where Redis or Valkey is installed. */
 export const redisProgram: string | undefined = findProgram("redis-server") ?? findProgram("valkey-server");
 
-/** A Redis server of its own, which writes nothing to disk. */
-export async function startRedis(): Promise<TestServer> {
+/** A Redis server of its own, which writes nothing to disk, or with `durable` everything before it acknowledges it. */
+export async function startRedis({ durable = false }: { durable?: boolean } = {}): Promise<TestServer> {
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), "precis-redis-"));
-  const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder];
-  return started(spawn(redisProgram!, options), port, folder);
+  const disk = durable ? ["--appendonly", "yes", "--appendfsync", "always"] : ["--appendonly", "no"];
+  const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", folder, ...disk];
+  return started({ start: () => spawn(redisProgram!, options), crash: "SIGKILL", port, folder });
 }
 
 const postgresHome = "/usr/lib/postgresql";
@@ -91,7 +130,23 @@ export async function startPostgres(): Promise<TestServer> {
   const setUp = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
   execFileSync(initdb, setUp, { ...user, stdio: "pipe", cwd: folder });
   const options = ["-D", data, "-p", `${port}`, "-c", "listen_addresses=127.0.0.1", "-c", `unix_socket_directories=`];
-  return started(spawn(postgresProgram!, options, { ...user, cwd: folder }), port, folder);
+  const start = (): ChildProcess => spawn(postgresProgram!, options, { ...user, cwd: folder });
+  // SIGQUIT ends it without any tidying up, but leaves no processes of it behind.
+  return started({ start, ready: untilPostgresAnswers, crash: "SIGQUIT", port, folder });
+}
+
+/** While the server starts it takes connections and sends them away again. */
+async function untilPostgresAnswers(port: number): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    const client = new Client({ host: "127.0.0.1", port, user: "postgres", database: "postgres" });
+    try {
+      await client.connect();
+      return await client.end();
+    } catch (error) {
+      if (attempt === 100) throw error;
+      await sleep(50);
+    }
+  }
 }
 
 function userIds(name: string): { uid: number; gid: number } {

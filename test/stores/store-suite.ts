@@ -149,10 +149,10 @@ export function describeStore(name: string, prepare: () => Promise<StoreTrial> |
       await other.acquireLease({ ...key, id: "another" }, "server 2", 1000);
       await store.releaseLease(lease);
       await expect(store.renewLease(lease, 1000)).rejects.toMatchObject(refused("LEASE_LOST"));
-      const short = await other.acquireLease(key, "server 2", 30);
+      const short = await other.acquireLease(key, "server 2", 250);
       await store.releaseLease(lease); // Not his any more: does nothing.
       await expect(store.acquireLease(key, "server 1", 30)).rejects.toMatchObject(refused("LEASE_HELD"));
-      await sleep(60);
+      await sleep(300);
       const next = await store.acquireLease(key, "server 1", 60_000);
       await expect(other.renewLease(short, 1000)).rejects.toMatchObject(refused("LEASE_LOST"));
       await other.releaseLease(short);
@@ -162,10 +162,10 @@ export function describeStore(name: string, prepare: () => Promise<StoreTrial> |
 
     test("renews a lease, but not an expired one", async () => {
       const key = newKey();
-      const lease = await store.acquireLease(key, "server 1", 60);
+      const lease = await store.acquireLease(key, "server 1", 250);
       const renewed = await store.renewLease(lease, 60_000);
       expect(renewed.expires).toBeGreaterThan(lease.expires);
-      await sleep(90);
+      await sleep(300);
       await expect(other.acquireLease(key, "server 2", 1000)).rejects.toMatchObject(refused("LEASE_HELD"));
       const brief = await store.renewLease(renewed, 1);
       await sleep(30);

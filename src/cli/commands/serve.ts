@@ -1,13 +1,17 @@
 /** @file `precis serve`: an OpenAI-compatible server whose sessions remember. */
 import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
 import { PrecisError } from "../../errors.js";
+import { SNAPSHOT_PRECISIONS } from "../../codec/row-precision.js";
 import type { LanguageModel, SnapshotPrecision } from "../../index.js";
 import {
   createApp,
   DEFAULT_LIMITS,
   listen,
+  readPage,
   type LogRecord,
+  type Page,
   type ServedAdapter,
   type ServedModel,
 } from "../../server/index.js";
@@ -45,11 +49,15 @@ interface ServeFlags extends ModelFlags, MemoryFlags {
   rate: number;
   maxTokens: number;
   checkpoints: number;
+  lease: number;
   origin?: string[];
   grace: number;
+  page: boolean;
   json?: boolean;
 }
 
+/** Where the build puts the playground. */
+const PAGE_FOLDER = fileURLToPath(new URL("../../web", import.meta.url));
 /** Hosts that only this machine can reach. */
 const LOCAL_HOSTS: readonly string[] = ["127.0.0.1", "localhost", "::1"];
 /** The default memory of a model without adapters holds at most this many slots, and at most half of the context. */
@@ -61,17 +69,20 @@ Examples:
   $ precis serve --model owner/name --dtype int4 --memory 4GB
   $ precis serve --method full              conversations keep every token, as other servers do
   $ precis serve --store lmdb:./sessions --checkpoints 4
+  $ precis serve --store postgres://user:password@host/database --precision fp16
+  $ precis serve --store 's3://bucket/prefix?endpoint=https://host:9000'   keys in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
   $ PRECIS_API_KEY=sk-secret precis serve --host 0.0.0.0
 
 Point any OpenAI client at http://127.0.0.1:8080/v1. Three ways to remember:
   a conversation sent in full       only what is new is read; usage says how much was not read again
   "session": "alice"                in chat and completions, after POST /v1/sessions {"id": "alice"}: send the new turn only
   "previous_response_id"            in /v1/responses: an id names the memory after that response
+The playground at / shows what a session keeps and what its answers look at.
 A session can be appended to, forked, turned back, exported, imported and deleted under /v1/sessions/ID. /openapi.json
 describes it all, /metrics counts, /health is for load balancers.
 
 Each state is saved when its answer ends, so a restart forgets nothing. PRECIS_STORE_KEY (32 bytes in hex) encrypts what is
-saved. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
+saved. Servers that share a store share its sessions. A key file has lines "NAMESPACE KEY"; each namespace sees its own sessions only. Ctrl-C lets answers finish; a second
 one does not.
 `;
 
@@ -84,10 +95,16 @@ export function serveCommand(): Command {
     .option("--host <host>", "address to listen on; others than this machine's need API keys", "127.0.0.1")
     .option("--port <number>", "0 takes any free one", wholeNumber(0), 8080)
     .option("--keys <file>", "API keys; PRECIS_API_KEY names one without a file")
-    .option("--store <store>", `a folder, lmdb:FOLDER, redis://…, or none (default: ${defaultStoreFolder()})`)
+    .option(
+      "--store <store>",
+      `a folder, lmdb:FOLDER, redis://…, postgres://…, s3://BUCKET/PREFIX, or none (default: ${defaultStoreFolder()})`,
+    )
     .addOption(
-      new Option("--precision <type>", "of saved sessions; fp16 takes half the space and changes answers a little")
-        .choices(["fp32", "fp16"])
+      new Option(
+        "--precision <type>",
+        "of saved sessions; fp32 is exact, the others take less space and change answers",
+      )
+        .choices([...SNAPSHOT_PRECISIONS])
         .default("fp32"),
     )
     .option("--memory <size>", "keys and values held at once; idle sessions wait in the store", byteSize, 1e9)
@@ -96,8 +113,10 @@ export function serveCommand(): Command {
     .option("--rate <count>", "requests per minute and key; 0 for no limit", wholeNumber(0), 0)
     .option("--max-tokens <count>", "longest answer in tokens", wholeNumber(1), DEFAULT_LIMITS.maxTokens)
     .option("--checkpoints <count>", "earlier states kept per session", wholeNumber(0), DEFAULT_LIMITS.checkpoints)
+    .option("--lease <seconds>", "how long a session waits for a server that died with it", positiveNumber(0.1), 5)
     .option("--origin <origin>", "web page that may call beside local ones; may be repeated, * for all", collect)
     .option("--grace <seconds>", "time that answers get to finish when the server stops", positiveNumber(0), 30)
+    .option("--no-page", "do not serve the playground at /")
     .option("--json", "log JSON lines")
     .addHelpText("after", HELP)
     .action(serve);
@@ -120,11 +139,21 @@ async function serve(flags: ServeFlags): Promise<void> {
   const served = await serveModel(model, flags);
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
-  const { memory, concurrency, queue, rate, maxTokens, checkpoints } = flags;
+  const { memory, concurrency, queue, rate, maxTokens, checkpoints, lease } = flags;
+  const page = flags.page ? await readPage(PAGE_FOLDER) : undefined;
   const app = createApp([served], {
+    ...(page === undefined ? {} : { page }),
     keys,
     store,
-    limits: { memoryBytes: memory, concurrency, queue, requestsPerMinute: rate, maxTokens, checkpoints },
+    limits: {
+      memoryBytes: memory,
+      concurrency,
+      queue,
+      requestsPerMinute: rate,
+      maxTokens,
+      checkpoints,
+      leaseMs: Math.ceil(1000 * lease),
+    },
     origins: flags.origin ?? [],
     // With keys there is nothing that a page could do by a name of its own.
     ...(isLocal && keys.length === 0 ? { hosts: ["localhost", "127.0.0.1", "[::1]"] } : {}),
@@ -136,7 +165,9 @@ async function serve(flags: ServeFlags): Promise<void> {
   if (flags.json === true) {
     logJson({ level: "info", event: "listening", url: server.url, model: served.id, store: description });
   } else {
-    process.stdout.write(greeting(served, { url: server.url, store: description, memory, secured: keys.length > 0 }));
+    process.stdout.write(
+      greeting(served, { url: server.url, store: description, memory, secured: keys.length > 0, page }),
+    );
   }
   await stopped;
   log({ level: "info", event: "stopping", seconds: flags.grace });
@@ -146,7 +177,10 @@ async function serve(flags: ServeFlags): Promise<void> {
 }
 
 /** The model with its adapters, and the memory that conversations get unless they ask for another. */
-async function serveModel(model: LanguageModel, flags: ServeFlags): Promise<ServedModel> {
+export async function serveModel(
+  model: LanguageModel,
+  flags: ModelFlags & MemoryFlags & { name?: string },
+): Promise<ServedModel> {
   const { directory, maxPositions } = model.info;
   const adapters: ServedAdapter[] = (await installedAdapters(directory)).map((adapter) => ({
     name: basename(adapter.directory),
@@ -189,7 +223,13 @@ async function serveModel(model: LanguageModel, flags: ServeFlags): Promise<Serv
 
 function greeting(
   served: ServedModel,
-  { url, store, memory, secured }: { url: string; store: string; memory: number; secured: boolean },
+  {
+    url,
+    store,
+    memory,
+    secured,
+    page,
+  }: { url: string; store: string; memory: number; secured: boolean; page: Page | undefined },
 ): string {
   const { bold, dim } = styleOf(process.stdout);
   const { family, dtype, device, bytesPerSlot } = served.model.info;
@@ -203,6 +243,7 @@ function greeting(
     dim(`Room: ${formatBytes(memory)} of keys and values, ${tokens} slots of ${formatBytes(bytesPerSlot)}`),
     dim(`Sessions: ${store}`),
     `Listening on ${bold(url)}`,
+    ...(page === undefined ? [] : [page.size > 0 ? `Playground: ${bold(`${url}/`)}` : dim("Playground: not built")]),
     "",
     `  curl ${url}/v1/chat/completions -H 'content-type: application/json'${key} \\`,
     `    -d '${body}'`,
@@ -212,12 +253,13 @@ function greeting(
   ].join("\n");
 }
 
-function logJson(record: LogRecord): void {
+/** Logs a record as JSON. */
+export function logJson(record: LogRecord): void {
   process.stdout.write(`${JSON.stringify({ time: new Date().toISOString(), ...record })}\n`);
 }
 
 /** A line for people: requests, and what went wrong. */
-function logText({ level, event, ...fields }: LogRecord): void {
+export function logText({ level, event, ...fields }: LogRecord): void {
   const { dim, alert } = styleOf(process.stdout);
   const time = dim(new Date().toISOString().slice(11, 19));
   const { stack: _, ...shown } = fields;
@@ -232,7 +274,7 @@ function logText({ level, event, ...fields }: LogRecord): void {
 }
 
 /** Resolves at Ctrl-C or SIGTERM; the next one finds no handler and ends the process at once. */
-function untilStopped(): Promise<void> {
+export function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
     const stop = (): void => {
       process.off("SIGINT", stop);

@@ -1,7 +1,17 @@
 /** @file `--store`: where the server keeps sessions. */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { EncryptedStore, FileStore, LmdbStore, MemoryStore, RedisStore, type SessionStore } from "../../index.js";
+import {
+  EncryptedStore,
+  FileStore,
+  LmdbStore,
+  MemoryStore,
+  PostgresStore,
+  RedisStore,
+  S3Store,
+  type SessionStore,
+} from "../../index.js";
+import { PrecisError } from "../../errors.js";
 
 /** The folder of sessions unless told otherwise: `$XDG_DATA_HOME/precis/sessions`, else that of `~/.local/share`. */
 export function defaultStoreFolder(): string {
@@ -16,9 +26,10 @@ export interface ChosenStore {
 }
 
 /**
- * Opens `none` (sessions end with the server), `lmdb:FOLDER`, `redis://…` or `rediss://…`, or a folder of files. With `PRECIS_STORE_KEY` in the
- * environment, what is stored is encrypted with it.
- * @throws STORE_UNAVAILABLE, DEPENDENCY_MISSING, OPTION_INVALID for a key of the wrong size
+ * Opens `none` (sessions end with the server), `lmdb:FOLDER`, `redis://…` or `rediss://…`, `postgres://…`,
+ * `s3://BUCKET/PREFIX?endpoint=…`, or a folder of files. With `PRECIS_STORE_KEY` in the environment, what is stored is
+ * encrypted with it.
+ * @throws STORE_UNAVAILABLE, DEPENDENCY_MISSING; OPTION_INVALID for another address or a key of the wrong size
  */
 export async function openStore(text: string = defaultStoreFolder()): Promise<ChosenStore> {
   if (text === "none") return { store: new MemoryStore(), description: "in this process only" };
@@ -31,6 +42,23 @@ export async function openStore(text: string = defaultStoreFolder()): Promise<Ch
 }
 
 async function openPlain(text: string): Promise<SessionStore> {
-  if (/^rediss?:\/\//.test(text)) return RedisStore.open(text);
-  return text.startsWith("lmdb:") ? LmdbStore.open(text.slice("lmdb:".length)) : new FileStore(text);
+  const [, scheme] = /^([a-z0-9+.-]+):\/\//i.exec(text) ?? [];
+  switch (scheme) {
+    case undefined:
+      return text.startsWith("lmdb:") ? LmdbStore.open(text.slice("lmdb:".length)) : new FileStore(text);
+    case "redis":
+    case "rediss":
+      return RedisStore.open(text);
+    case "postgres":
+    case "postgresql":
+      return PostgresStore.open(text);
+    case "s3":
+      return S3Store.open(text);
+    default:
+      // Taken for a folder, a mistyped address with a password would become a name on disk.
+      throw new PrecisError("OPTION_INVALID", `There is no store for ${scheme}:// addresses.`, {
+        value: scheme,
+        nextStep: "Use a folder, lmdb:FOLDER, redis://…, postgres://…, s3://BUCKET/PREFIX or none.",
+      });
+  }
 }

@@ -19,7 +19,8 @@ export const gist: MemoryMethod = defineMethod({
       if (context.length === 0) return;
       await session.reread(context, 0, 0);
       state["context"] = context;
-      await session.compress(Array.from({ length: session.compTokens }, (_, k) => session.position + k));
+      const positions = Array.from({ length: session.compTokens }, (_, k) => session.position + k);
+      await session.compress(positions, undefined, { ...session.openOrigin, firstStep: 1, firstToken: 0 });
       const sinks = Math.min(sink, context.length);
       for (let slot = 0; slot < sinks; slot++) session.row.setKind(slot, "sink");
       const compressed = Array.from({ length: session.compTokens }, (_, k) => context.length + k);

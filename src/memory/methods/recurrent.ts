@@ -44,6 +44,7 @@ export async function summarizeOpenStep(session: MemorySession, accumulate: bool
   session.position = row.length;
   const input = following(session, summaries);
   const result = await runner.forward([input], { logits: "none", adapter });
-  row.append(result, 0, 0, input.positions, "memory");
+  const origins = input.positions.map(() => session.openOrigin);
+  row.append(result, 0, 0, input.positions, "memory", origins);
   session.position = row.length;
 }

@@ -3,6 +3,7 @@
  * slot, as published, or as they are in the text. Kim et al. 2024 (ICLR), arXiv:2312.03414, section 4.3. Merging
  * averages keys before rotation, all at the same place.
  */
+import { joinOrigins } from "../../cache/slot-origin.js";
 import type { MemorySession } from "../session.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
 import {
@@ -48,7 +49,8 @@ async function compressOldest(
   // Right behind the text that they compress, where what comes next also begins.
   const first = (row.positions[step.source - 1] as number) + 1;
   const positions = Array.from({ length: compTokens }, (_, k) => first + k);
-  await session.compress(positions, (_query, key) => key < step.source || key >= past);
+  const origin = joinOrigins(row.origins.slice(step.sink + step.memory, step.source));
+  await session.compress(positions, (_query, key) => key < step.source || key >= past, origin);
   if (update === "merge" && count > 1) mergeCompressed(session, step, count, bySlot);
   else row.arrange(slotsAfter(step, past, compTokens));
   state["compressions"] = count;

@@ -1,4 +1,5 @@
 /** @file One span squeezed into the keys and values of its `<CR>`, at a cost that does not grow with the history. */
+import { joinOrigins } from "../../cache/slot-origin.js";
 import { sentinelIds, sentinelPositions } from "../../sentinel/sentinel-tokens.js";
 import type { MemorySession } from "../session.js";
 
@@ -28,7 +29,8 @@ export async function compressSpan(
   const result = await runner.forward([input], { logits: "none", adapter });
   session.peakSlots = Math.max(session.peakSlots, row.length + input.ids.length);
   const newest = row.length;
-  row.append(result, 0, 1, [positions.close], "span");
+  const origin = joinOrigins(row.origins.slice(first, end));
+  row.append(result, 0, 1, [positions.close], "span", [origin]);
   const slots = Array.from({ length: newest }, (_, slot) => slot);
   row.arrange([...slots.slice(0, keepsText ? end : first), newest, ...slots.slice(end)]);
 }

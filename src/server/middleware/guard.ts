@@ -13,6 +13,15 @@ function isLocal(origin: string): boolean {
   }
 }
 
+/** Whether a page came from this very server, under the name that the request uses for it. */
+function isSame(origin: string, host: string | undefined): boolean {
+  try {
+    return new URL(origin).host === host;
+  } catch {
+    return false;
+  }
+}
+
 function isHost(header: string, hosts: readonly string[]): boolean {
   return hosts.includes(header.replace(/:\d+$/, "").toLowerCase());
 }
@@ -32,7 +41,7 @@ export function guardOrigins(origins: readonly string[], hosts: readonly string[
     }
     const origin = c.req.header("origin");
     if (origin === undefined) return next();
-    if (!isAllowed(origin)) {
+    if (!isAllowed(origin) && !isSame(origin, c.req.header("host"))) {
       throw new ApiError(403, "origin_not_allowed", "Pages of this origin may not call the server.", {
         nextStep: "Start it with --origin and the page's origin.",
       });

@@ -1,6 +1,7 @@
 /** @file `/v1/chat/completions`: with a session, only the new turn; without, the whole conversation, of which only the new turn is read. */
-import type { FinishReason, GenerationEvent } from "../../index.js";
+import type { ChatMessage, FinishReason, GenerationEvent, ToolCall } from "../../index.js";
 import { invalidRequest } from "../api-error.js";
+import { chatForm } from "../answer-form.js";
 import { clientSignal, readBody, streamHooks, type Request, type Services } from "../context.js";
 import { splitTurn, toMessages } from "../messages.js";
 import { completeSetup, type ServedModel } from "../models.js";
@@ -13,10 +14,10 @@ import { sseResponse } from "../sse.js";
 import { startTurn, type Turn, type TurnOutcome, type TurnPlan } from "../turns.js";
 import { completionUsage, tokenCounts, turnTimings } from "../usage.js";
 import { LogprobViewer, type TokenLogprobView } from "./logprobs.js";
-import { refuseUnbuilt } from "./unbuilt.js";
 
 /** OpenAI's name for how an answer ended. */
-export function finishName(reason: FinishReason): "stop" | "length" {
+export function finishName(reason: FinishReason): "stop" | "length" | "tool_calls" {
+  if (reason === "tool-calls") return "tool_calls";
   return reason === "length" ? "length" : "stop";
 }
 
@@ -29,7 +30,6 @@ interface ChatTurn {
 /** Answers a chat request. */
 export async function chatCompletions(c: Request, services: Services): Promise<Response> {
   const body = await readBody(c, chatRequest);
-  refuseUnbuilt(body, { param: "response_format", type: body.response_format?.type });
   const { signal, leave } = clientSignal(c);
   const served = services.models.find(body.model);
   const chat = await planChat(body, { services, served, namespace: c.get("namespace") });
@@ -84,7 +84,8 @@ async function planChat(
   if ((body.top_logprobs ?? 0) > 0 && body.logprobs !== true) {
     throw invalidRequest("top_logprobs", "top_logprobs needs logprobs.", "Set logprobs to true.");
   }
-  const options = { ...sampled, logprobs: body.logprobs === true ? (body.top_logprobs ?? 0) : undefined };
+  const logprobs = body.logprobs === true ? (body.top_logprobs ?? 0) : undefined;
+  const options = { ...sampled, ...chatForm(body), logprobs };
   const common = { options, count: body.n ?? 1, keep: true };
   if (typeof body.session === "string") {
     const session = await services.sessions.find(namespace, body.session);
@@ -100,7 +101,7 @@ async function planChat(
     asked: body.memory ?? undefined,
   });
   const rest = splitTurn(messages.slice(length), "messages");
-  return { plan: { session, ...rest, ...common }, repeats: true };
+  return { plan: { session, from: session.head, ...rest, ...common }, repeats: true };
 }
 
 /** @throws ApiError 400 where a request names a session and another model */
@@ -114,7 +115,7 @@ export function refuseOtherModel({ id, served }: Session, model: string | null |
  * there goes on, one that went on otherwise is branched there, and without any there is a new one.
  */
 async function sessionOf(
-  messages: readonly { role: string; content: string }[],
+  messages: readonly ChatMessage[],
   where: { services: Services; served: ServedModel; namespace: string; asked: ChatRequest["memory"] },
 ): Promise<{ session: Session; length: number }> {
   const { services, served, namespace } = where;
@@ -131,6 +132,16 @@ async function sessionOf(
     return { session: services.sessions.draft(namespace, served, setup, { kind: "chat", origin: point }), length };
   }
   return { session: services.sessions.draft(namespace, served, setup, { kind: "chat" }), length: 0 };
+}
+
+/** Text and calls of a message; one that only calls has no content. */
+function answerFields(text: string, calls: readonly ToolCall[]): object {
+  if (calls.length === 0) return { content: text };
+  return { content: text === "" ? null : text, tool_calls: calls.map(callView) };
+}
+
+function callView({ id, name, arguments: given }: ToolCall): object {
+  return { id, type: "function", function: { name, arguments: given } };
 }
 
 /** Writes the objects of one answer. */
@@ -156,9 +167,9 @@ class ChatWriter {
     const counts = tokenCounts(outcome, this.#chat.repeats);
     return {
       ...this.#frame("chat.completion"),
-      choices: outcome.choices.map(({ text, reason }, index) => ({
+      choices: outcome.choices.map(({ text, toolCalls, reason }, index) => ({
         index,
-        message: { role: "assistant", content: text, refusal: null },
+        message: { role: "assistant", ...answerFields(text, toolCalls), refusal: null },
         logprobs: this.#body.logprobs === true ? { content: logprobs.get(index) ?? [], refusal: null } : null,
         finish_reason: finishName(reason),
       })),
@@ -177,6 +188,14 @@ class ChatWriter {
   /** The chunk of an event; undefined where there is nothing to say. */
   async piece(choice: number, event: GenerationEvent): Promise<object | undefined> {
     if (event.type === "finish") return this.#chunk(choice, {}, finishName(event.reason));
+    if (event.type === "tool-call") {
+      const { index, id, name } = event;
+      return this.#chunk(choice, { tool_calls: [{ index, ...callView({ id, name, arguments: "" }) }] }, null);
+    }
+    if (event.type === "tool-call-delta") {
+      const { index, arguments: given } = event;
+      return this.#chunk(choice, { tool_calls: [{ index, function: { arguments: given } }] }, null);
+    }
     if (event.type !== "text-delta") return undefined;
     const view = await this.logprob(event);
     if (event.text === "" && view === undefined) return undefined;

@@ -2,10 +2,11 @@
 import type { ChatMessage } from "../../index.js";
 import { ApiError, invalidRequest, notSupported } from "../api-error.js";
 import { clientSignal, readBody, streamHooks, type Request, type Services } from "../context.js";
-import { splitTurn, toMessages } from "../messages.js";
+import { responseForm } from "../answer-form.js";
+import { contentText, splitTurn, toMessages, type MessageParam } from "../messages.js";
 import { completeSetup, type ServedModel } from "../models.js";
 import { samplingOptions } from "../sampling.js";
-import { responsesRequest, type ResponsesRequest } from "../schemas/responses.js";
+import { responsesRequest, type InputItem, type ResponsesRequest } from "../schemas/responses.js";
 import type { SessionPoint } from "../sessions/session-index.js";
 import type { Session } from "../sessions/session.js";
 import { sseResponse } from "../sse.js";
@@ -13,17 +14,17 @@ import { startTurn, type TurnPlan } from "../turns.js";
 import { tokenCounts } from "../usage.js";
 import { refuseOtherModel } from "./chat.js";
 import { ResponseWriter } from "./response-object.js";
-import { refuseUnbuilt } from "./unbuilt.js";
 
 /** Answers a request for a response. */
 export async function createResponse(c: Request, services: Services): Promise<Response> {
   const body = await readBody(c, responsesRequest);
-  refuseUnbuilt(body, { param: "text.format", type: body.text?.format?.type });
+  const form = responseForm(body);
   if (body.background === true) throw notSupported("background", "Work in the background", "Stream the response.");
   const { signal, leave } = clientSignal(c);
   const messages = inputMessages(body);
   const turnParts = splitTurn(messages, "input");
-  const options = samplingOptions(body, services.limits, { asked: body.max_output_tokens, param: "max_output_tokens" });
+  const sampled = samplingOptions(body, services.limits, { asked: body.max_output_tokens, param: "max_output_tokens" });
+  const options = { ...sampled, ...form };
   const namespace = c.get("namespace");
   const session = await sessionOf(body, { services, namespace });
   const conversation = session.kind === "explicit" ? session.id : undefined;
@@ -31,6 +32,7 @@ export async function createResponse(c: Request, services: Services): Promise<Re
   const store = body.store ?? true;
   const plan: TurnPlan = {
     session,
+    from: session.kind === "explicit" ? undefined : session.head,
     ...turnParts,
     options,
     count: 1,
@@ -68,15 +70,19 @@ export async function getResponse(c: Request, services: Services): Promise<Respo
 /** Forgets a response; its memory goes when no other response is left that shares the session. */
 export async function deleteResponse(c: Request, services: Services): Promise<Response> {
   const id = c.req.param("id") ?? "";
-  const { session, state } = await findResponse(services, c.get("namespace"), id);
+  const { session } = await findResponse(services, c.get("namespace"), id);
   const { signal } = clientSignal(c);
   if (session.kind === "response" && session.states.length === 1) await services.sessions.delete(session, signal);
-  else await session.lock.run(() => services.sessions.forgetResponse(session, state), { signal });
+  else {
+    await services.sessions.exclusive(session, { signal }, () => services.sessions.forgetResponse(session, id));
+  }
   return c.json({ id, object: "response", deleted: true });
 }
 
 async function findResponse(services: Services, namespace: string, id: string): Promise<SessionPoint> {
-  const point = (await services.sessions.index(namespace)).byResponse(id);
+  const known = (await services.sessions.index(namespace)).byResponse(id);
+  // Another server may have given it.
+  const point = known ?? (await services.sessions.sync(namespace)).byResponse(id);
   if (point !== undefined) return point;
   throw new ApiError(404, "response_not_found", `There is no response "${id.slice(0, 128)}", or no longer.`, {
     param: "previous_response_id",
@@ -86,13 +92,44 @@ async function findResponse(services: Services, namespace: string, id: string): 
 
 function inputMessages({ input, instructions }: ResponsesRequest): ChatMessage[] {
   const items = typeof input === "string" ? [{ role: "user", content: input }] : input;
-  const params = items.map(({ type = "message", role, content }, index) => {
-    if (type !== "message") throw notSupported(`input.${index}`, `Input of type "${type}"`, "Send messages.");
-    if (role === undefined) throw invalidRequest(`input.${index}.role`, "A message needs a role.");
-    return { role, content };
-  });
+  const messages = toMessages(
+    items.map((item, index) => itemMessage(item, `input.${index}`)),
+    "input",
+  );
   const system = instructions ? [{ role: "system", content: instructions }] : [];
-  return [...system, ...toMessages(params, "input")];
+  return [...system, ...joinCalls(messages)];
+}
+
+/** An item as a message of a chat. */
+function itemMessage(item: InputItem, param: string): MessageParam {
+  const { type = "message", role, content, call_id: id, name, arguments: given, output } = item;
+  if (type === "message") {
+    if (role === undefined) throw invalidRequest(`${param}.role`, "A message needs a role.");
+    return { role, content };
+  }
+  if (type === "function_call") {
+    if (id === undefined || name === undefined || given === undefined) {
+      throw invalidRequest(param, "A call needs call_id, name and arguments.");
+    }
+    return { role: "assistant", tool_calls: [{ id, type: "function", function: { name, arguments: given } }] };
+  }
+  if (type === "function_call_output") {
+    if (id === undefined) throw invalidRequest(`${param}.call_id`, "A result needs the id of its call.");
+    return { role: "tool", content: contentText(output, `${param}.output`), tool_call_id: id };
+  }
+  throw notSupported(param, `Input of type "${type}"`, "Send messages, function_call and function_call_output.");
+}
+
+/** Calls that follow each other, or a text, are one answer. */
+function joinCalls(messages: readonly ChatMessage[]): ChatMessage[] {
+  const joined: ChatMessage[] = [];
+  for (const message of messages) {
+    const last = joined.at(-1);
+    if (last?.role === "assistant" && message.toolCalls !== undefined) {
+      joined[joined.length - 1] = { ...last, toolCalls: [...(last.toolCalls ?? []), ...message.toolCalls] };
+    } else joined.push(message);
+  }
+  return joined;
 }
 
 /** The session that a response goes on with: a client's own, that of another response or a branch of it, or a new one. */

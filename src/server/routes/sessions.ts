@@ -48,7 +48,8 @@ export function sessionView(session: Session): object {
   };
 }
 
-async function named(c: Request, { sessions }: Services): Promise<Session> {
+/** The session that a path names. @throws ApiError 404 */
+export async function named(c: Request, { sessions }: Services): Promise<Session> {
   return sessions.find(c.get("namespace"), c.req.param("id") ?? "");
 }
 
@@ -68,7 +69,7 @@ export async function createSession(c: Request, services: Services): Promise<Res
 /** Lists sessions, newest first. */
 export async function listSessions(c: Request, services: Services): Promise<Response> {
   const { limit, after, order } = checked(c.req.query(), listSessionsQuery);
-  const index = await services.sessions.index(c.get("namespace"));
+  const index = await services.sessions.sync(c.get("namespace"));
   const direction = order === "asc" ? 1 : -1;
   const all = [...index.sessions.values()]
     .filter(({ kind }) => kind === "explicit")
@@ -154,7 +155,7 @@ async function adopt(
       services.sessions.commit(session, memory, { chain }),
     );
   } catch (error) {
-    await services.sessions.delete(session);
+    if (!session.deleted) await services.sessions.delete(session);
     throw error;
   }
 }
@@ -164,10 +165,7 @@ export async function rewindSession(c: Request, services: Services): Promise<Res
   const session = await named(c, services);
   const { step } = await readBody(c, rewindRequest);
   const { signal } = clientSignal(c);
-  await session.lock.run(() => services.sessions.rewind(session, step), {
-    limit: services.limits.queuePerSession,
-    signal,
-  });
+  await services.sessions.exclusive(session, { signal }, () => services.sessions.rewind(session, step));
   return c.json(sessionView(session));
 }
 

@@ -6,17 +6,20 @@ import { completionRequest, embeddingsRequest } from "../schemas/completions.js"
 import { responsesRequest } from "../schemas/responses.js";
 import {
   appendRequest,
+  attentionRequest,
   createSessionRequest,
   forkRequest,
   importQuery,
   listSessionsQuery,
   rewindRequest,
+  sessionMemoryQuery,
 } from "../schemas/sessions.js";
 import { chatCompletions } from "./chat.js";
 import { completions } from "./completions.js";
 import { embeddings } from "./embeddings.js";
 import { getModel, listModels } from "./models.js";
 import { createResponse, deleteResponse, getResponse } from "./responses.js";
+import { sessionAttention, sessionMemory } from "./session-memory.js";
 import {
   appendToSession,
   createSession,
@@ -136,6 +139,20 @@ export const ROUTES: readonly Route[] = [
       summary: "Go back to an earlier step.",
       handler: rewindSession,
       body: rewindRequest,
+    },
+    {
+      method: "get",
+      path: "/v1/sessions/:id/memory",
+      summary: "Show the slots that a session holds: of each, the steps that wrote it and the tokens it stands for.",
+      handler: sessionMemory,
+      query: sessionMemoryQuery,
+    },
+    {
+      method: "post",
+      path: "/v1/sessions/:id/attention",
+      summary: "Show how much attention a turn pays to each slot, layer by layer. Nothing is remembered.",
+      handler: sessionAttention,
+      body: attentionRequest,
     },
     {
       method: "get",

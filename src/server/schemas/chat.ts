@@ -3,10 +3,11 @@ import { z } from "zod";
 import type { MessageParam } from "../messages.js";
 import type { MemorySetup } from "../models.js";
 import { samplingFields, type SamplingParams } from "../sampling.js";
-import { memorySetup, messages, sessionId, unbuiltFields, type UnbuiltParams } from "./common.js";
+import { chatToolFields, formatParam, type ChatToolParam, type FormatParam, type ToolFields } from "./answer-form.js";
+import { memorySetup, messages, sessionId } from "./common.js";
 
 /** A chat request. */
-export interface ChatRequest extends SamplingParams, UnbuiltParams {
+export interface ChatRequest extends SamplingParams, ToolFields<ChatToolParam> {
   model?: string | null | undefined;
   messages: MessageParam[];
   session?: string | null | undefined;
@@ -18,7 +19,7 @@ export interface ChatRequest extends SamplingParams, UnbuiltParams {
   n?: number | null | undefined;
   logprobs?: boolean | null | undefined;
   top_logprobs?: number | null | undefined;
-  response_format?: { type: string } | null | undefined;
+  response_format?: FormatParam | null | undefined;
 }
 
 /** Its schema. */
@@ -36,7 +37,7 @@ export const chatRequest: z.ZodType<ChatRequest> = z.object({
   n: z.int().min(1).max(16).nullish().describe("Answers to give. A session goes on with the first one."),
   logprobs: z.boolean().nullish(),
   top_logprobs: z.int().min(0).max(20).nullish(),
-  response_format: z.looseObject({ type: z.string() }).nullish().describe("Only text is supported yet."),
+  response_format: formatParam.nullish(),
   ...samplingFields,
-  ...unbuiltFields,
+  ...chatToolFields,
 });

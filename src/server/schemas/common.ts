@@ -17,7 +17,18 @@ export const message: z.ZodType<MessageParam> = z.object({
     .union([z.string(), z.array(part)])
     .nullish()
     .describe("Text, or parts of text."),
-  tool_calls: z.unknown().optional(),
+  tool_calls: z
+    .array(
+      z.object({
+        id: z.string().max(128),
+        type: z.string().optional(),
+        function: z.object({ name: z.string().max(64), arguments: z.string() }).optional(),
+      }),
+    )
+    .max(128)
+    .nullish()
+    .describe("Functions that an assistant's message called."),
+  tool_call_id: z.string().max(128).nullish().describe("With the role tool: the call whose result this is."),
 });
 
 /** Messages of a request. */
@@ -33,17 +44,3 @@ export const memorySetup: z.ZodType<MemorySetup> = z.strictObject({
     .optional()
     .describe("Options of the method."),
 });
-
-/** Features of other servers that are refused rather than ignored. */
-export interface UnbuiltParams {
-  tools?: unknown[] | null | undefined;
-  tool_choice?: unknown;
-  functions?: unknown[] | null | undefined;
-}
-
-/** Schemas of {@link UnbuiltParams}. */
-export const unbuiltFields: { [Name in keyof UnbuiltParams]-?: z.ZodType<UnbuiltParams[Name]> } = {
-  tools: z.array(z.unknown()).nullish().describe("Not supported yet; must be empty."),
-  tool_choice: z.unknown().optional().describe("Not supported yet."),
-  functions: z.array(z.unknown()).nullish().describe("Not supported yet; must be empty."),
-};

@@ -3,17 +3,28 @@ import { z } from "zod";
 import type { ContentPart } from "../messages.js";
 import type { MemorySetup } from "../models.js";
 import { samplingFields, type SamplingParams } from "../sampling.js";
-import { memorySetup, sessionId, unbuiltFields, type UnbuiltParams } from "./common.js";
+import {
+  formatParam,
+  responseToolFields,
+  type FormatParam,
+  type ResponseToolParam,
+  type ToolFields,
+} from "./answer-form.js";
+import { memorySetup, sessionId } from "./common.js";
 
-/** An item of `input`: a message. */
+/** An item of `input`: a message, a call of a function, or the result of one. */
 export interface InputItem {
   type?: string | undefined;
   role?: string | undefined;
   content?: string | readonly ContentPart[] | undefined;
+  call_id?: string | undefined;
+  name?: string | undefined;
+  arguments?: string | undefined;
+  output?: string | readonly ContentPart[] | undefined;
 }
 
 /** A request for a response. */
-export interface ResponsesRequest extends SamplingParams, UnbuiltParams {
+export interface ResponsesRequest extends SamplingParams, ToolFields<ResponseToolParam> {
   model?: string | null | undefined;
   input: string | InputItem[];
   instructions?: string | null | undefined;
@@ -25,13 +36,19 @@ export interface ResponsesRequest extends SamplingParams, UnbuiltParams {
   background?: boolean | null | undefined;
   max_output_tokens?: number | null | undefined;
   metadata?: Record<string, string> | null | undefined;
-  text?: { format?: { type: string } | null | undefined } | null | undefined;
+  text?: { format?: FormatParam | null | undefined } | null | undefined;
 }
+
+const content = z.union([z.string(), z.array(z.looseObject({ type: z.string(), text: z.string().optional() }))]);
 
 const item: z.ZodType<InputItem> = z.looseObject({
   type: z.string().optional(),
   role: z.string().min(1).max(64).optional(),
-  content: z.union([z.string(), z.array(z.looseObject({ type: z.string(), text: z.string().optional() }))]).optional(),
+  content: content.optional(),
+  call_id: z.string().max(128).optional().describe("Of a function_call or function_call_output."),
+  name: z.string().max(64).optional(),
+  arguments: z.string().optional(),
+  output: content.optional().describe("Of a function_call_output."),
 });
 
 /** Its schema. */
@@ -50,7 +67,7 @@ export const responsesRequest: z.ZodType<ResponsesRequest> = z.object({
   background: z.boolean().nullish().describe("Not supported yet."),
   max_output_tokens: z.int().min(1).nullish(),
   metadata: z.record(z.string().max(64), z.string().max(512)).nullish(),
-  text: z.looseObject({ format: z.looseObject({ type: z.string() }).nullish() }).nullish(),
+  text: z.looseObject({ format: formatParam.nullish() }).nullish(),
   ...samplingFields,
-  ...unbuiltFields,
+  ...responseToolFields,
 });

@@ -62,6 +62,34 @@ export const rewindRequest: z.ZodType<RewindRequest> = z.strictObject({
   step: z.int().min(0).describe("0, or a step of `checkpoints`."),
 });
 
+/** Asks what a session holds. */
+export interface SessionMemoryQuery {
+  step?: number | undefined;
+}
+
+/** Its schema. */
+export const sessionMemoryQuery: z.ZodType<SessionMemoryQuery> = z.object({
+  step: z.coerce.number().int().min(0).optional().describe("0, or a step of `checkpoints`; default: the present one."),
+}) as z.ZodType<SessionMemoryQuery>;
+
+/** Asks how much attention a turn pays to what a session holds. */
+export interface AttentionRequest {
+  messages: MessageParam[];
+  answer?: string | undefined;
+  step?: number | undefined;
+}
+
+/** Its schema. */
+export const attentionRequest: z.ZodType<AttentionRequest> = z.strictObject({
+  messages: messages.describe("What is to be answered."),
+  answer: z.string().min(1).optional().describe("The answer, whose tokens are then counted instead of the messages'."),
+  step: z
+    .int()
+    .min(0)
+    .optional()
+    .describe("The step before the messages: 0, or one of `checkpoints`; default: the present one."),
+});
+
 /** Asks for a page of sessions. */
 export interface ListSessionsQuery {
   limit: number;

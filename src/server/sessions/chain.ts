@@ -11,9 +11,13 @@ function link(chain: string, item: readonly unknown[]): string {
     .digest("base64url");
 }
 
-/** The chain after messages: each link is SHA-256(previous link, role, content). */
+/** The chain after messages: each link is SHA-256(previous link, role, content, and what there is of calls). */
 export function afterMessages(chain: string, messages: readonly ChatMessage[]): string {
-  return messages.reduce((before, { role, content }) => link(before, ["message", role, content]), chain);
+  return messages.reduce((before, { role, content, toolCalls = [], toolCallId }) => {
+    const calls = toolCalls.map(({ id, name, arguments: given }) => [id, name, given]);
+    const rest = calls.length === 0 && toolCallId === undefined ? [] : [calls, toolCallId ?? null];
+    return link(before, ["message", role, content, ...rest]);
+  }, chain);
 }
 
 /** The chain after a text, or after token ids. */

@@ -1,6 +1,6 @@
-/** @file Sessions in a store: a record under the session's id, and a snapshot under `id.serial` for each state. */
+/** @file Sessions in a store: a record under the session's id, and a snapshot under `id.NAME` for each state. */
 import { PrecisError } from "../../errors.js";
-import { updateSession, type JsonValue, type SessionKey, type SessionStore } from "../../index.js";
+import type { JsonValue, SessionKey, SessionStore } from "../../index.js";
 import { ApiError } from "../api-error.js";
 import type { Session, SessionRecord, SessionState } from "./session.js";
 
@@ -8,7 +8,7 @@ const NO_BYTES = new Uint8Array(0);
 const PAGE = 1000;
 
 function keyOf({ namespace, id }: Session, state?: SessionState): SessionKey {
-  return { namespace, id: state === undefined ? id : `${id}.${state.serial}` };
+  return { namespace, id: state === undefined ? id : `${id}.${state.snapshot}` };
 }
 
 function isRecord(value: Readonly<Record<string, JsonValue>>): boolean {
@@ -23,16 +23,15 @@ export class SessionFiles {
     this.#store = store;
   }
 
-  /** Ids of all sessions of a namespace. */
-  async ids(namespace: string): Promise<string[]> {
-    const found: string[] = [];
-    let after: string | undefined;
-    do {
-      const page = await this.#store.list({ namespace, limit: PAGE, ...(after === undefined ? {} : { after }) });
-      // Session ids have no dot, snapshots have one.
-      found.push(...page.ids.filter((id) => !id.includes(".")));
-      after = page.next;
-    } while (after !== undefined);
+  /** Ids of all sessions of a namespace, each with the names of the snapshots that lie beside it. */
+  async ids(namespace: string): Promise<Map<string, string[]>> {
+    const found = new Map<string, string[]>();
+    for await (const id of this.#list(namespace, "")) {
+      // Session ids have no dot, snapshots have one; they come after their session.
+      const dot = id.indexOf(".");
+      if (dot === -1) found.set(id, []);
+      else found.get(id.slice(0, dot))?.push(id.slice(dot + 1));
+    }
     return found;
   }
 
@@ -48,8 +47,6 @@ export class SessionFiles {
 
   /** The snapshot of a state. @throws ApiError 409 if it was discarded meanwhile; STORE_CORRUPT where it is missing */
   async snapshot(session: Session, state: SessionState): Promise<Uint8Array> {
-    const unsaved = session.unsaved.get(state.serial);
-    if (unsaved !== undefined) return unsaved;
     const found = await this.#store.get(keyOf(session, state));
     if (found !== undefined) return found.bytes;
     if (session.deleted || !session.states.includes(state)) {
@@ -60,30 +57,45 @@ export class SessionFiles {
     throw new PrecisError("STORE_CORRUPT", `The snapshot of session "${session.id}" is missing from the store.`);
   }
 
-  /** Writes all that is unsaved, then the record. @throws STORE_CONFLICT where another server changed it */
-  async save(session: Session): Promise<void> {
-    for (const [serial, bytes] of session.unsaved) {
-      const state = session.states.find((candidate) => candidate.serial === serial);
-      // A crash may have left a snapshot of this number that no record names.
-      if (state !== undefined) await updateSession(this.#store, keyOf(session, state), () => ({ bytes, metadata: {} }));
-      session.unsaved.delete(serial);
+  /**
+   * Writes the snapshot of a new state, if there is one, and then the record.
+   * @throws STORE_CONFLICT where another server changed it
+   */
+  async save(session: Session, added?: { state: SessionState; bytes: Uint8Array }): Promise<void> {
+    if (added !== undefined) {
+      await this.#store.put(keyOf(session, added.state), { bytes: added.bytes, metadata: {} }, undefined);
     }
     const metadata = JSON.parse(JSON.stringify(session.toRecord())) as Record<string, JsonValue>;
     session.version = await this.#store.put(keyOf(session), { bytes: NO_BYTES, metadata }, session.version);
-    session.isSaved = true;
   }
 
   /** Deletes snapshots that no record names any more. */
-  async discard(session: Session, states: readonly SessionState[]): Promise<void> {
-    for (const state of states) {
-      session.unsaved.delete(state.serial);
-      await this.#store.delete(keyOf(session, state));
+  async discard(session: SessionKey, names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      await this.#store.delete({ namespace: session.namespace, id: `${session.id}.${name}` });
     }
   }
 
-  /** Deletes a session: its record first, so that it is gone at once. */
-  async delete(session: Session): Promise<void> {
-    await this.#store.delete(keyOf(session));
-    await this.discard(session, session.states);
+  /** Deletes a session: its record first, so that it is gone at once, and whatever lies beside it. */
+  async delete(session: SessionKey): Promise<void> {
+    const { namespace, id } = session;
+    await this.#store.delete({ namespace, id });
+    const names: string[] = [];
+    for await (const beside of this.#list(namespace, `${id}.`)) names.push(beside.slice(id.length + 1));
+    await this.discard(session, names);
+  }
+
+  async *#list(namespace: string, prefix: string): AsyncGenerator<string> {
+    let after: string | undefined;
+    do {
+      const page = await this.#store.list({
+        namespace,
+        prefix,
+        limit: PAGE,
+        ...(after === undefined ? {} : { after }),
+      });
+      yield* page.ids;
+      after = page.next;
+    } while (after !== undefined);
   }
 }

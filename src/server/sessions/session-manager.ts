@@ -6,10 +6,21 @@ import type { MemoryBudget } from "../memory-budget.js";
 import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
-import { refuseDeleted, stepMissing } from "./refusals.js";
+import { excessStates } from "./excess-states.js";
+import { refuseDeleted, refuseMoved, stepMissing } from "./refusals.js";
+import { SessionDirectory, sessionMissing } from "./session-directory.js";
 import { SessionFiles } from "./session-files.js";
-import { SessionIndex, type SessionPoint } from "./session-index.js";
-import { freshId, nowSeconds, Session, type SessionKind, type SessionState } from "./session.js";
+import type { SessionIndex, SessionPoint } from "./session-index.js";
+import { SessionLeases } from "./session-leases.js";
+import {
+  freshId,
+  nowSeconds,
+  Session,
+  snapshotName,
+  UNKNOWN_VERSION,
+  type SessionKind,
+  type SessionState,
+} from "./session.js";
 
 /** What a manager works with. */
 export interface ManagerParts {
@@ -22,11 +33,28 @@ export interface ManagerParts {
   log: (record: LogRecord) => void;
 }
 
+/** How a session is kept for one alone. */
+export interface ExclusiveOptions {
+  signal?: AbortSignal | undefined;
+  /** Go on only if the session still stands at this state. */
+  from?: SessionState | undefined;
+  /** How many may wait; by default the server's limit. */
+  limit?: number;
+}
+
 /** How a session is used. */
 export interface UseOptions {
   /** Bytes that the work may need beside what the session holds. */
   bytes: number;
   signal: AbortSignal;
+  /** Go on only if the session still stands at this state. */
+  from?: SessionState | undefined;
+}
+
+/** What a save writes beside the record, and what it gives up. */
+interface SaveChange {
+  added?: { state: SessionState; bytes: Uint8Array };
+  without?: readonly SessionState[];
 }
 
 /** What a new state comes with. */
@@ -37,8 +65,8 @@ export interface CommitOptions {
 
 const PREFIXES: Readonly<Record<SessionKind, string>> = { explicit: "sess", chat: "chat", response: "conv" };
 
-/** What is wrong with a session alone, not with the store. */
-const DAMAGED: ReadonlySet<string> = new Set(["STORE_CORRUPT", "STORE_KEY_MISMATCH"]);
+/** Codes of a store that failed, or in which another server was faster. */
+const STORE_TROUBLE: ReadonlySet<string> = new Set(["STORE_UNAVAILABLE", "STORE_CONFLICT"]);
 
 /** Setups whose defaults are remembered. */
 const KNOWN_SETUPS = 256;
@@ -47,7 +75,8 @@ const KNOWN_SETUPS = 256;
 export class SessionManager {
   readonly #parts: ManagerParts;
   readonly #files: SessionFiles;
-  readonly #namespaces = new Map<string, Promise<SessionIndex>>();
+  readonly #directory: SessionDirectory;
+  readonly #leases: SessionLeases;
   readonly #setups = new Map<string, MemorySetup>();
   /** What happened so far, for metrics. */
   readonly counts: { restored: number; saved: number; saveFailures: number } = {
@@ -58,28 +87,33 @@ export class SessionManager {
 
   constructor(parts: ManagerParts) {
     this.#parts = parts;
-    this.#files = new SessionFiles(parts.store);
-  }
-
-  /** The sessions of a namespace; read from the store once. */
-  index(namespace: string): Promise<SessionIndex> {
-    let index = this.#namespaces.get(namespace);
-    if (index === undefined) {
-      index = this.#readIndex(namespace);
-      index.catch(() => this.#namespaces.delete(namespace));
-      this.#namespaces.set(namespace, index);
-    }
-    return index;
-  }
-
-  /** @throws ApiError 404 */
-  async find(namespace: string, id: string): Promise<Session> {
-    const session = (await this.index(namespace)).sessions.get(id);
-    if (session !== undefined) return session;
-    throw new ApiError(404, "session_not_found", `There is no session "${id}".`, {
-      param: "session",
-      nextStep: 'Make one with POST /v1/sessions, such as {"id": "alice"}.',
+    const { store, limits, models, log } = parts;
+    this.#files = new SessionFiles(store);
+    this.#leases = new SessionLeases(store, limits);
+    this.#directory = new SessionDirectory({
+      files: this.#files,
+      models,
+      log,
+      release: (session) => this.abandon(session),
     });
+  }
+
+  /** The sessions of a namespace that this server knows; read from the store once, and where other servers change them. */
+  index(namespace: string): Promise<SessionIndex> {
+    return this.#directory.index(namespace);
+  }
+
+  /** Learns what other servers did to the sessions of a namespace. */
+  async sync(namespace: string): Promise<SessionIndex> {
+    await this.#directory.sync(namespace);
+    return this.index(namespace);
+  }
+
+  /** A session as it is in the store. @throws ApiError 404 */
+  async find(namespace: string, id: string): Promise<Session> {
+    const session = await this.#directory.find(namespace, id);
+    if (session === undefined) throw sessionMissing(id);
+    return session;
   }
 
   /** A setup with its method and all its options, as a memory made of it has them. @throws METHOD_UNKNOWN, OPTION_INVALID */
@@ -113,6 +147,7 @@ export class SessionManager {
   async register(session: Session): Promise<void> {
     const index = await this.index(session.namespace);
     if (index.sessions.get(session.id) === session) return;
+    if (session.kind === "explicit") await this.#directory.find(session.namespace, session.id);
     if (index.sessions.has(session.id)) {
       throw new ApiError(409, "session_exists", `There is a session "${session.id}" already.`, {
         param: "id",
@@ -130,47 +165,93 @@ export class SessionManager {
       }
     } else {
       const idle = others.filter(({ lock, claimed }) => !lock.held && !claimed).sort((a, b) => a.used - b.used);
-      for (const old of idle.slice(0, Math.max(0, others.length + 1 - automaticSessions))) {
-        // Nobody can name it, so it may vanish before its files do.
-        await this.#forget(old);
-        await this.#files.delete(old);
-      }
+      for (const old of idle.slice(0, Math.max(0, others.length + 1 - automaticSessions))) await this.#expel(old);
     }
     index.add(session);
   }
 
   /**
-   * Runs `work` on the memory of a session, alone, when it is the namespace's turn and there is room in the engine.
-   * @throws ApiError 404 where the session was deleted meanwhile, 409 where its memory cannot be restored, 429, 503
+   * Runs `work` on a session as it is in the store, while nobody else does, on this server or another.
+   * @throws ApiError 404 where it was deleted, 409 where it went on from `from`, 429 where others have it for too long
    */
-  use<Result>(
+  exclusive<Result>(
     session: Session,
-    { bytes, signal }: UseOptions,
-    work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
+    { signal, from, limit = this.#parts.limits.queuePerSession }: ExclusiveOptions,
+    work: (signal: AbortSignal | undefined) => Promise<Result>,
   ): Promise<Result> {
-    const { scheduler, limits } = this.#parts;
     return session.lock.run(
       async () => {
         refuseDeleted(session);
-        const restored = session.memory === undefined ? session.stats.bytes : 0;
-        const job = { key: session.namespace, bytes: bytes + restored, signal };
-        return scheduler.run(job, async (combined) => {
-          const memory = await this.#open(session);
-          try {
-            return await work(memory, combined);
-          } finally {
-            this.settle(session);
-          }
+        // What is not in the store yet, no other server knows.
+        if (session.version === undefined) return work(signal);
+        return this.#leases.run(session, signal, async (combined) => {
+          await this.#directory.refresh(session);
+          refuseDeleted(session);
+          refuseMoved(session, from);
+          return work(combined);
         });
       },
-      { limit: limits.queuePerSession, signal },
+      { limit, signal },
     );
   }
 
   /**
-   * Makes what `memory` holds the present state of a session, and saves it. A store that fails does not undo the turn: the
-   * session stays in the engine, and is saved with its next state or at the end.
-   * @throws STORE_CONFLICT where another server changed the session; it is read again when it is used next
+   * Runs `work` on the memory of a session as it is, or as it was at an earlier step. Nothing that it does is kept of an
+   * earlier step, and of the present one it must leave the memory as it was.
+   * @throws ApiError 409 for a step of which there is no state
+   */
+  async look<Result>(
+    session: Session,
+    step: number | undefined,
+    { bytes, signal }: UseOptions,
+    work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    const state = session.states.find(({ stats }) => stats.steps === step);
+    if (step === undefined || step === session.stats.steps) return this.use(session, { bytes, signal }, work);
+    if (state === undefined && step !== 0) throw stepMissing(session, step);
+    const { namespace, served, setup } = session;
+    const job = { key: namespace, bytes: bytes + (state?.stats.bytes ?? 0), signal };
+    return this.#parts.scheduler.run(job, async (combined) => {
+      const memory =
+        state === undefined
+          ? await served.model.createMemory(memoryOptions(served, setup))
+          : await this.#restore(served, setup, await this.#files.snapshot(session, state));
+      try {
+        return await work(memory, combined);
+      } finally {
+        await memory.dispose();
+      }
+    });
+  }
+
+  /**
+   * Runs `work` on the memory of a session, alone, when it is the namespace's turn and there is room in the engine.
+   * @throws what {@link SessionManager.exclusive} throws; ApiError 409 where its memory cannot be restored, 429, 503
+   */
+  use<Result>(
+    session: Session,
+    { bytes, signal, from }: UseOptions,
+    work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    return this.exclusive(session, { signal, from }, (kept) => {
+      const restored = session.memory === undefined ? session.stats.bytes : 0;
+      const job = { key: session.namespace, bytes: bytes + restored, signal: kept };
+      return this.#parts.scheduler.run(job, async (combined) => {
+        const memory = await this.#open(session);
+        try {
+          return await work(memory, combined);
+        } finally {
+          this.settle(session);
+        }
+      });
+    });
+  }
+
+  /**
+   * Makes what `memory` holds the present state of a session, in the store first: once this returns, it outlasts the
+   * server. If it fails, the session is as it was, except that a conversation that clients send in full anyway is only
+   * forgotten.
+   * @throws STORE_CONFLICT where another server changed the session; STORE_UNAVAILABLE
    */
   async commit(session: Session, memory: Memory, { chain, response }: CommitOptions): Promise<SessionState> {
     const [stats, bytes] = [await memory.stats(), await memory.snapshot({ precision: this.#parts.precision })];
@@ -179,20 +260,28 @@ export class SessionManager {
     session.memory = memory;
     const { method, options } = memory;
     session.setup = { ...session.setup, method, options };
+    const serial = session.nextSerial++;
     const size = bytes.byteLength;
-    const state = { serial: session.nextSerial++, chain, stats, size, created: nowSeconds(), response };
+    const { ingested } = session.head ?? {};
+    const about = { chain, stats, size, created: nowSeconds(), response, ingested };
+    const state = { serial, snapshot: snapshotName(serial), ...about };
     session.states = [...session.states, state];
-    session.unsaved.set(state.serial, bytes);
     session.used = nowSeconds();
+    try {
+      await this.#save(session, { added: { state, bytes }, without: excessStates(session.states, this.#parts.limits) });
+    } catch (error) {
+      const isTrouble = error instanceof PrecisError && STORE_TROUBLE.has(error.code);
+      if (session.kind !== "chat" || !isTrouble) throw error;
+      await this.#directory.forget(session);
+      return state;
+    }
     const index = await this.index(session.namespace);
     index.addState({ session, state });
-    await this.#save(session, this.#excess(session));
     return state;
   }
 
   /** Goes back to an earlier state; what came after it is forgotten. */
   async rewind(session: Session, step: number): Promise<void> {
-    refuseDeleted(session);
     const state = session.states.find(({ stats }) => stats.steps === step);
     if (state === undefined && step !== 0) throw stepMissing(session, step);
     const later = session.states.filter(({ stats }) => stats.steps > step);
@@ -201,23 +290,23 @@ export class SessionManager {
     this.#parts.budget.drop(session);
     session.origin = undefined;
     session.used = nowSeconds();
-    await this.#save(session, later);
+    await this.#save(session, { without: later });
   }
 
   /** Forgets a response, and keeps the state that it ended in for those that follow. */
-  async forgetResponse(session: Session, state: SessionState): Promise<void> {
-    refuseDeleted(session);
+  async forgetResponse(session: Session, id: string): Promise<void> {
+    const state = session.states.find(({ response }) => response?.id === id);
+    if (state === undefined) return;
     const index = await this.index(session.namespace);
     index.removeState({ session, state });
-    const { response: _, ...rest } = state;
-    session.states = session.states.map((other) => (other === state ? rest : other));
-    index.addState({ session, state: rest });
-    await this.#save(session, []);
+    state.response = undefined;
+    index.addState({ session, state });
+    await this.#save(session);
   }
 
   /** Writes a session's record after a change that is not a new state. */
   async save(session: Session): Promise<void> {
-    await this.#save(session, []);
+    await this.#save(session);
   }
 
   /** The snapshot of a state; the present one by default. */
@@ -239,46 +328,25 @@ export class SessionManager {
 
   /** Deletes a session when nobody uses it. */
   async delete(session: Session, signal?: AbortSignal): Promise<void> {
-    await session.lock.run(
-      async () => {
-        refuseDeleted(session);
-        await this.#files.delete(session);
-        await this.#forget(session);
-      },
-      { signal },
-    );
-  }
-
-  /** Saves what could not be saved before; to be called when no work is left. */
-  async flush(): Promise<void> {
-    for (const index of await Promise.all(this.#namespaces.values())) {
-      for (const session of index.sessions.values()) if (!session.isSaved) await this.#save(session, []);
-    }
-  }
-
-  async #readIndex(namespace: string): Promise<SessionIndex> {
-    const index = new SessionIndex();
-    for (const id of await this.#files.ids(namespace)) await this.#read(index, namespace, id);
-    return index;
-  }
-
-  /** Adds a session of the store to an index; one of a model that is not served stays where it is. */
-  async #read(index: SessionIndex, namespace: string, id: string): Promise<void> {
-    const found = await this.#files.record({ namespace, id }).catch((error: unknown) => {
-      if (!(error instanceof PrecisError) || !DAMAGED.has(error.code)) throw error;
-      // One damaged session must not keep the others from being used.
-      this.#parts.log({ level: "error", event: "session-unreadable", session: id, reason: error.message });
-      return undefined;
+    await this.exclusive(session, { signal, limit: Infinity }, async () => {
+      await this.#files.delete(session);
+      await this.#directory.forget(session);
     });
-    if (found === undefined) return;
-    const served = this.#parts.models.all.find((candidate) => candidate.id === found.record.model);
-    if (served === undefined) {
-      this.#parts.log({ level: "info", event: "session-skipped", session: id, model: found.record.model });
-      return;
+  }
+
+  /** Deletes an old session to make room for others, unless another server is using it or has used it since. */
+  async #expel(session: Session): Promise<void> {
+    const { version } = session;
+    // Nobody can name it, so it may vanish before its files do.
+    await this.#directory.forget(session);
+    try {
+      await this.#leases.runNow(session, async () => {
+        const found = await this.#files.record(session);
+        if (found?.version === version) await this.#files.delete(session);
+      });
+    } catch (error) {
+      this.#note("info", "expel-failed", session, error);
     }
-    const session = Session.fromRecord({ namespace, id }, served, found.record);
-    session.version = found.version;
-    index.add(session);
   }
 
   async #open(session: Session): Promise<Memory> {
@@ -308,41 +376,37 @@ export class SessionManager {
     }
   }
 
-  /** The oldest states beyond what is kept for going back. */
-  #excess({ states }: Session): SessionState[] {
-    const { checkpoints, checkpointBytes } = this.#parts.limits;
-    let bytes = 0;
-    return states
-      .slice(0, -1)
-      .toReversed()
-      .filter(({ size }, age) => (bytes += size) > checkpointBytes || age >= checkpoints);
-  }
-
-  /** Saves a session without some of its states. */
-  async #save(session: Session, without: readonly SessionState[]): Promise<void> {
+  /**
+   * Saves a session without some of its states.
+   * @throws what the store throws; then the session is read again before it is used
+   */
+  async #save(session: Session, { added, without = [] }: SaveChange = {}): Promise<void> {
     const index = await this.index(session.namespace);
+    const before = session.states.filter((state) => state !== added?.state);
     session.states = session.states.filter((state) => !without.includes(state));
-    for (const state of without) index.removeState({ session, state });
-    session.isSaved = false;
     try {
-      await this.#files.save(session);
-      await this.#files.discard(session, without);
-      this.counts.saved++;
+      await this.#files.save(session, added);
     } catch (error) {
-      if (error instanceof PrecisError && error.code === "STORE_CONFLICT") {
-        await this.#forget(session);
-        await this.#read(index, session.namespace, session.id);
-        throw error;
-      }
       this.counts.saveFailures++;
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#parts.log({ level: "error", event: "save-failed", session: session.id, reason });
+      this.#note("error", "save-failed", session, error);
+      session.states = before;
+      await this.abandon(session);
+      if (session.version === undefined) await this.#directory.forget(session);
+      else session.version = UNKNOWN_VERSION;
+      throw error;
+    }
+    this.counts.saved++;
+    for (const state of without) index.removeState({ session, state });
+    try {
+      const names = without.map(({ snapshot }) => snapshot);
+      await this.#files.discard(session, names);
+    } catch (error) {
+      // They are found and deleted when a server reads the sessions the next time.
+      this.#note("info", "discard-failed", session, error);
     }
   }
 
-  async #forget(session: Session): Promise<void> {
-    (await this.index(session.namespace)).remove(session);
-    session.deleted = true;
-    await this.abandon(session);
+  #note(level: "info" | "error", event: string, { id }: Session, error: unknown): void {
+    this.#parts.log({ level, event, session: id, reason: error instanceof Error ? error.message : String(error) });
   }
 }

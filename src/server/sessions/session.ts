@@ -9,9 +9,11 @@ import { NOTHING } from "./chain.js";
 /** Where a session came from: made by a client, by a conversation sent in full, or by a chain of responses. */
 export type SessionKind = "explicit" | "chat" | "response";
 
-/** A state that a session was in; its snapshot lies in the store under the serial number. */
+/** A state that a session was in. */
 export interface SessionState {
   serial: number;
+  /** What its snapshot is called in the store, unlike that of any other state; of old records, the serial number. */
+  snapshot: string;
   /** Hash of all that was said up to here. */
   chain: string;
   stats: MemoryStats;
@@ -21,6 +23,8 @@ export interface SessionState {
   created: number;
   /** A stored response that ended here. */
   response?: { id: string; body: JsonValue } | undefined;
+  /** How far documents were taken in by bulk work, by their digests; going back forgets what came later. */
+  ingested?: Readonly<Record<string, number>> | undefined;
 }
 
 /** What the store keeps of a session beside the snapshots. */
@@ -37,6 +41,11 @@ export interface SessionRecord {
   states: SessionState[];
 }
 
+/** A fresh name of the snapshot of a state. */
+export function snapshotName(serial: number): string {
+  return `${serial}-${randomBytes(6).toString("hex")}`;
+}
+
 /** A fresh id: a prefix and 24 random hexadecimal digits. */
 export function freshId(prefix: string): string {
   return `${prefix}_${randomBytes(12).toString("hex")}`;
@@ -46,6 +55,9 @@ export function freshId(prefix: string): string {
 export function nowSeconds(): number {
   return Math.floor(Date.now() / 1000);
 }
+
+/** A version that no record has: the session must be read again before it is used. */
+export const UNKNOWN_VERSION = "unknown";
 
 /** A session. Everything that changes it happens under its lock. */
 export class Session implements Resident {
@@ -64,18 +76,16 @@ export class Session implements Resident {
   nextSerial = 1;
   /** The memory while it is in the engine. */
   memory: Memory | undefined;
-  /** The store's version of the record; undefined before the first write. */
+  /** The store's version of the record; undefined before the first write, {@link UNKNOWN_VERSION} after a failed one. */
   version: string | undefined;
-  /** Snapshots that could not be saved yet, by serial. */
-  readonly unsaved: Map<number, Uint8Array> = new Map();
-  /** Whether the store has the present state. */
-  isSaved = false;
   /** Where a branch begins, until it has a state of its own. */
   origin: { session: Session; state: SessionState } | undefined;
   /** Whether a request that repeats its history is about to go on with it; others then branch. */
   claimed = false;
   /** Whether it was deleted while somebody was waiting for it. */
   deleted = false;
+  /** When this server was last done with it, by `performance.now()`. */
+  leftAt: number = -Infinity;
 
   constructor(namespace: string, id: string, served: ServedModel, kind: SessionKind, setup: MemorySetup) {
     this.namespace = namespace;
@@ -85,11 +95,14 @@ export class Session implements Resident {
     this.setup = setup;
   }
 
-  /** A session as it was stored. */
-  static fromRecord(key: { namespace: string; id: string }, served: ServedModel, record: SessionRecord): Session {
-    const session = new Session(key.namespace, key.id, served, record.kind, record.setup);
-    const { created, used, parent, metadata, nextSerial, states } = record;
-    return Object.assign(session, { created, used, parent, metadata, nextSerial, states, isSaved: true });
+  /** Becomes what the store has, in place of what it was. States that are the same stay the same objects. */
+  adopt({ kind, setup, created, used, parent, metadata, nextSerial, states }: SessionRecord, version: string): void {
+    const known = new Map(this.states.map((state) => [state.snapshot, state]));
+    const adopted = states.map((state): SessionState => {
+      const named = { ...state, snapshot: state.snapshot ?? `${state.serial}` };
+      return Object.assign(known.get(named.snapshot) ?? named, { response: state.response });
+    });
+    Object.assign(this, { kind, setup, created, used, parent, metadata, nextSerial, states: adopted, version });
   }
 
   /** What the store keeps. */
@@ -117,7 +130,7 @@ export class Session implements Resident {
   }
 
   get evictable(): boolean {
-    return !this.lock.held && this.isSaved;
+    return !this.lock.held;
   }
 
   evict(): void {
