@@ -21,12 +21,16 @@ function readTimes(): CpuTimes {
   return { all, own: (user + system) / 1000, at: performance.now() };
 }
 
-/** Starts watching; the returned function gives the share of all cores that other processes used since. */
-export function watchOthers(): () => number {
+/**
+ * Starts watching; the returned function gives the share of all cores that other processes used since.
+ * @param ownMs processor time so far of further processes that belong to the measurement, in milliseconds
+ */
+export function watchOthers(ownMs: () => number = () => 0): () => number {
   const start = readTimes();
+  const startMs = ownMs();
   return () => {
     const end = readTimes();
-    const others = end.all - start.all - (end.own - start.own);
+    const others = end.all - start.all - (end.own - start.own) - (ownMs() - startMs);
     return Math.max(0, others / ((end.at - start.at) * cpus().length));
   };
 }

@@ -6,7 +6,7 @@ import { formatBytes } from "../format/sizes.js";
 import { resolveOptions } from "../memory/method.js";
 import { findMethod, MEMORY_METHODS } from "../memory/registry.js";
 import { DEVICES, type Device } from "../runtime/device.js";
-import { loadModel, type LanguageModel } from "../runtime/model.js";
+import { loadModel, type LanguageModel, type LoadOptions } from "../runtime/model.js";
 import type { CreateMemoryOptions, LoadProgress, WeightDType } from "../runtime/protocol.js";
 import { isRecord, readJsonObject } from "../weights/files.js";
 import { namesIn } from "../weights/hub-cache.js";
@@ -143,13 +143,18 @@ export async function findModel({ model }: ModelFlags, signal: AbortSignal): Pro
 }
 
 /** Loads the model in `directory` as the options ask. */
-export async function openModel(directory: string, flags: ModelFlags, signal: AbortSignal): Promise<LanguageModel> {
+export async function openModel(
+  directory: string,
+  flags: ModelFlags,
+  signal: AbortSignal,
+  options: Pick<LoadOptions, "spin"> = {},
+): Promise<LanguageModel> {
   const line = new ProgressLine();
   const { dtype, device, threads } = flags;
   const onProgress = ({ phase, item, done, total }: LoadProgress): void =>
     line.show(phase === "start" ? "Starting the model …" : `Converting to ${dtype}: ${done} of ${total} ${item}`);
   try {
-    return await loadModel(directory, { dtype, device, threads, signal, onProgress });
+    return await loadModel(directory, { ...options, dtype, device, threads, signal, onProgress });
   } finally {
     line.end();
   }

@@ -63,7 +63,7 @@ export class DecodeLoop {
       this.#share(ready.map(({ input }) => input.past));
       const { textAdapter: adapter } = (ready[0] as Prepared).entry.generation.session;
       const inputs = ready.map(({ input }) => input);
-      const result = await this.#runner.forward(inputs, { logits: "last", adapter });
+      const result = await this.#runner.forward(inputs, { logits: "last", adapter, kind: "decode" });
       const { vocabSize } = this.#runner.config;
       for (const [index, { entry, input }] of ready.entries()) {
         const logits = result.logits.subarray(index * vocabSize, (index + 1) * vocabSize);

@@ -14,6 +14,7 @@ import { attentionBias } from "./attention-bias.js";
 import type { Device } from "./device.js";
 import type { EmbeddingTable } from "./embedding-table.js";
 import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
+import { EngineTurns, type RunKind } from "./engine-turns.js";
 
 /** One sequence to run: its cached past and its new tokens. */
 export interface SequenceInput {
@@ -38,6 +39,8 @@ export interface ForwardOptions {
   taps?: readonly string[];
   /** [batch, seq, seq] weights that replace keys and values by averages (training form of merging). */
   averaging?: Float32Array;
+  /** Default `"read"`; see {@link EngineTurns}. */
+  kind?: RunKind;
 }
 
 /** What a run returns. */
@@ -70,6 +73,7 @@ export class DecoderRunner implements AsyncDisposable {
   readonly shape: KvShape;
   readonly #parts: RunnerParts;
   readonly #sessions = new Map<string, Promise<EngineSession>>();
+  readonly #turns = new EngineTurns();
   #loraTargets: readonly LoraTarget[] = [];
 
   constructor(parts: RunnerParts) {
@@ -92,8 +96,12 @@ export class DecoderRunner implements AsyncDisposable {
     await this.#disposeSessions();
   }
 
-  /** One forward pass over a batch of sequences of any lengths. The caches keep their contents. */
-  async forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
+  /** One forward pass over a batch of sequences of any lengths, when it is its turn. The caches keep their contents. */
+  forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
+    return this.#turns.take(options.kind ?? "read", () => this.#forward(batch, options));
+  }
+
+  async #forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
     const seq = Math.max(...batch.map((input) => input.ids.length));
     if (batch.length === 0 || batch.some((input) => input.ids.length === 0)) {
       throw new PrecisError("INPUT_INVALID", "A forward pass needs at least one token per sequence.");

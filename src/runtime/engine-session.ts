@@ -12,6 +12,8 @@ export interface EngineOptions {
   device: Device | "auto";
   /** Threads of one run on the CPU; default: as many as there are physical cores. */
   threads?: number;
+  /** Whether idle threads wait actively; see `LoadOptions`. Default true. */
+  spin?: boolean;
   /** Write ONNX Runtime's per-node timings to files with this prefix; they appear when the session is disposed. */
   profilePrefix?: string;
   /**
@@ -56,7 +58,12 @@ async function start(graph: Uint8Array, device: Device, options: EngineOptions):
         }
       : {}),
     // The graph travels as bytes, so its external weights need a folder to be found in.
-    extra: { session: { model_external_initializers_file_folder_path: options.weightsFolder } },
+    extra: {
+      session: {
+        model_external_initializers_file_folder_path: options.weightsFolder,
+        ...(options.spin === false ? { intra_op: { allow_spinning: "0" } } : {}),
+      },
+    },
   };
   return throughGate(() => InferenceSession.create(graph, settings));
 }

@@ -149,6 +149,7 @@ export class LoadedModel implements AsyncDisposable {
         weightsFolder: placed.folder,
         device: options.device,
         threads: options.threads,
+        spin: options.spin,
         profilePrefix: options.profilePrefix,
       },
       findBadWeight: async () => (await findNonFiniteTensor(checkpoint))?.name,

@@ -14,6 +14,11 @@ export interface LoadOptions {
   device?: Device | "auto";
   /** CPU threads of one run; default: one per physical core. */
   threads?: number;
+  /**
+   * Whether idle threads of the engine wait actively for their next piece of a run. That is a little faster on a machine
+   * that does nothing else, and more than twice as slow beside a busy program. Default true.
+   */
+  spin?: boolean;
   /** Revision of a hub model. */
   revision?: string;
   /** Only use what is on disk. */
@@ -117,6 +122,7 @@ export async function loadModel(dirOrHubId: string, options: LoadOptions = {}): 
     dtype = "fp32",
     device = "auto",
     threads,
+    spin = true,
     revision,
     offline,
     cacheDir,
@@ -136,7 +142,7 @@ export async function loadModel(dirOrHubId: string, options: LoadOptions = {}): 
   try {
     const info = await client.call(
       "load",
-      { directory, options: { dtype, device, threads, cacheDir, fastPrefill, profilePrefix } },
+      { directory, options: { dtype, device, threads, spin, cacheDir, fastPrefill, profilePrefix } },
       {
         signal,
         onEvent: (event) => {

@@ -22,6 +22,8 @@ export interface EngineLoadOptions {
   dtype: WeightDType;
   device: Device | "auto";
   threads?: number;
+  /** Whether idle threads wait actively. Default true. */
+  spin?: boolean;
   cacheDir?: string;
   /** Keep a second form of int4 weights for long inputs. Default true. */
   fastPrefill?: boolean;

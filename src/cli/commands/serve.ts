@@ -135,7 +135,11 @@ async function serve(flags: ServeFlags): Promise<void> {
       nextStep: "Set PRECIS_API_KEY or pass --keys FILE.",
     });
   }
-  await using model = await interruptible(async (signal) => openModel(await findModel(flags, signal), flags, signal));
+  // Requests are read and answered while the engine works, so its threads must leave the cores to others.
+  const options = { spin: false };
+  await using model = await interruptible(async (signal) =>
+    openModel(await findModel(flags, signal), flags, signal, options),
+  );
   const served = await serveModel(model, flags);
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
