@@ -1,7 +1,7 @@
 /** @file The snapshot file format: a checked header and checked sections. */
 import { createHash } from "node:crypto";
 import { PrecisError } from "../errors.js";
-import { codeSection, decodeSection } from "./section-coding.js";
+import { canUnpackTo, codeSection, decodeSection } from "./section-coding.js";
 
 /** `PRECISM` and the version of the format. */
 const MAGIC: Uint8Array = Uint8Array.from([0x50, 0x52, 0x45, 0x43, 0x49, 0x53, 0x4d, 1]);
@@ -72,7 +72,9 @@ function isSectionEntry(value: unknown): value is SectionEntry {
   if (typeof name !== "string" || !isSize(length, 0) || typeof digest !== "string") return false;
   if (coded === undefined) return true;
   const { elementSize, length: size } = (coded ?? {}) as Partial<Record<string, unknown>>;
-  return isSize(elementSize, 1) && Number(elementSize) <= 8 && isSize(size, 0);
+  if (!isSize(elementSize, 1) || Number(elementSize) > 8 || !isSize(size, 0)) return false;
+  // A few bytes must not become gigabytes.
+  return canUnpackTo(Number(size), Number(length));
 }
 
 /** The header's JSON and its table of sections; a valid digest does not make them sensible. */

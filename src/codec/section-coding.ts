@@ -36,6 +36,11 @@ export function codeSection(bytes: Uint8Array, elementSize: number): Uint8Array 
   return coded.length < bytes.length ? coded : undefined;
 }
 
+/** Whether {@link codeSection} can have made so many bytes of `length`: no code is shorter than a bit, for a byte each. */
+export function canUnpackTo(length: number, coded: number): boolean {
+  return length <= 8 * coded;
+}
+
 /**
  * The inverse of {@link codeSection}; undefined for what it did not write.
  * @param length of the bytes; never more are made

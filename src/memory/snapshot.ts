@@ -21,6 +21,12 @@ import {
   type SnapshotHeader,
 } from "./snapshot-header.js";
 
+/**
+ * Keys and values stay far below it in any model, and sums of what they are multiplied with far from overflow. Rows that
+ * hold more were made to break attention.
+ */
+const LARGEST_VALUE = 1e9;
+
 export type { SnapshotPrecision } from "../codec/row-precision.js";
 export type { ConversationState, ModelIdentity } from "./snapshot-header.js";
 
@@ -108,8 +114,8 @@ export function decodeSnapshot(
       );
     }
     const values = decodeRows(section, precision, shape.headDim);
-    if (values.every(Number.isFinite)) return values;
-    throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN or infinities.`);
+    if (values.every((value) => Math.abs(value) <= LARGEST_VALUE)) return values;
+    throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
   };
   const layers = Array.from({ length: shape.layers }, (_, layer) => layer);
   const row = KvRow.import(shape, {

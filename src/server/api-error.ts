@@ -81,9 +81,23 @@ const ANOTHER_WAS_FASTER: ReadonlySet<ErrorCode> = new Set(["STORE_CONFLICT", "L
 
 const CODES: Readonly<Partial<Record<ErrorCode, string>>> = { CONTEXT_OVERFLOW: "context_length_exceeded" };
 
+/** What can be done about errors that say nothing more special. */
+const NEXT_STEPS: Readonly<Record<number, string>> = {
+  404: "GET /openapi.json lists what there is.",
+  409: "Look at the session as it is now, and send the request again.",
+  429: "Try again later.",
+  499: "Send the request again.",
+  500: "Its log says why, under this answer's x-request-id.",
+  503: "Try again later.",
+};
+const ANY_NEXT_STEP = "GET /openapi.json says what requests look like.";
+
+/** Longest text in an error, in UTF-16 units: what a client sent is quoted, but not in full. */
+const QUOTED_LENGTH = 500;
+
 /** The body of an error. */
 export interface ErrorBody {
-  error: { message: string; type: ApiErrorType; param: string | null; code: string; next_step: string | null };
+  error: { message: string; type: ApiErrorType; param: string | null; code: string; next_step: string };
 }
 
 /** An error as it goes out. */
@@ -99,13 +113,18 @@ function answer(
   message: string,
   rest: { nextStep?: string | undefined; param?: string | undefined; retryAfter?: number | undefined } = {},
 ): FailureAnswer {
-  const { nextStep, param, retryAfter } = rest;
+  const { nextStep = NEXT_STEPS[status] ?? ANY_NEXT_STEP, param, retryAfter } = rest;
   const type = TYPES[status] ?? (status < 500 ? "invalid_request_error" : "server_error");
+  const field = param === undefined ? null : shortened(param);
   return {
     status,
-    body: { error: { message, type, param: param ?? null, code, next_step: nextStep ?? null } },
+    body: { error: { message: shortened(message), type, param: field, code, next_step: shortened(nextStep) } },
     headers: retryAfter === undefined ? {} : { "retry-after": String(Math.max(1, Math.ceil(retryAfter))) },
   };
+}
+
+function shortened(text: string): string {
+  return text.length > QUOTED_LENGTH ? `${text.slice(0, QUOTED_LENGTH)}…` : text;
 }
 
 /**
@@ -128,5 +147,5 @@ export function describeFailure(error: unknown): FailureAnswer {
     const retryAfter = ANOTHER_WAS_FASTER.has(error.code) ? 1 : undefined;
     if (status !== undefined) return answer(status, code, error.message, { nextStep: error.nextStep, retryAfter });
   }
-  return answer(500, "internal_error", "The server failed. Its log says why, under this answer's x-request-id.");
+  return answer(500, "internal_error", "The server failed.");
 }

@@ -4,6 +4,7 @@ import { bodyLimit } from "hono/body-limit";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { MemoryStore } from "../index.js";
 import { ApiError, describeFailure } from "./api-error.js";
+import { bodyIncomplete } from "./body.js";
 import type { Env, Services } from "./context.js";
 import { MemoryBudget } from "./memory-budget.js";
 import { ServerMetrics } from "./metrics.js";
@@ -107,5 +108,12 @@ function limitBodies(limits: { bodyBytes: number; snapshotBytes: number }): Retu
       },
     });
   const [json, snapshot] = [limited(limits.bodyBytes), limited(limits.snapshotBytes)];
-  return (c, next) => (c.req.path === IMPORT ? snapshot(c, next) : json(c, next));
+  return async (c, next) => {
+    try {
+      return await (c.req.path === IMPORT ? snapshot(c, next) : json(c, next));
+    } catch (error) {
+      // Handlers' errors are answered further in, so it is one of reading.
+      throw error instanceof ApiError ? error : bodyIncomplete(error);
+    }
+  };
 }

@@ -2,6 +2,7 @@
 import type { Context } from "hono";
 import type { z } from "zod";
 import { ApiError, describeFailure, invalidRequest } from "./api-error.js";
+import { parseJson, readBytes } from "./body.js";
 import type { ServerMetrics } from "./metrics.js";
 import type { ModelPool } from "./models.js";
 import type { LogRecord, ServerLimits } from "./options.js";
@@ -36,24 +37,11 @@ function fieldOf(path: readonly PropertyKey[]): string {
 
 /**
  * The JSON body of a request, checked.
- * @throws ApiError 415 for another type, 400 for what is not JSON or does not fit
+ * @throws ApiError 415 for another type or an encoding, 400 for what is not JSON, too deep or does not fit
  */
 export async function readBody<Body>(c: Request, schema: z.ZodType<Body>): Promise<Body> {
   // Browsers send no cross-origin JSON without asking first, so this keeps foreign pages out.
-  if (!/^application\/json\s*(;|$)/i.test(c.req.header("content-type") ?? "")) {
-    throw new ApiError(415, "unsupported_media_type", "The body must be JSON.", {
-      nextStep: "Send the header content-type: application/json.",
-    });
-  }
-  const text = await c.req.text();
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new ApiError(400, "invalid_json", `The body is not valid JSON: ${reason.slice(0, 200)}.`, { cause: error });
-  }
-  return checked(value, schema);
+  return checked(parseJson(await readBytes(c, "application/json")), schema);
 }
 
 /** A value that fits a schema. @throws ApiError 400 naming the first field that does not */

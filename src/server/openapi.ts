@@ -18,7 +18,7 @@ const ERROR_SCHEMA: Json = {
         type: { type: "string" },
         param: { type: ["string", "null"] },
         code: { type: "string" },
-        next_step: { type: ["string", "null"], description: "What can be done about it." },
+        next_step: { type: "string", description: "What can be done about it." },
       },
     },
   },

@@ -15,6 +15,7 @@ import {
   type ServedAdapter,
   type ServedModel,
 } from "../../server/index.js";
+import { oneLine } from "../../format/one-line.js";
 import { formatBytes } from "../../format/sizes.js";
 import { interruptible } from "../interrupt.js";
 import {
@@ -274,7 +275,9 @@ export function logText({ level, event, ...fields }: LogRecord): void {
       : `${event} ${Object.entries(shown)
           .map(([name, value]) => `${name}=${String(value)}`)
           .join(" ")}`;
-  process.stdout.write(`${time} ${level === "error" ? alert(line) : line}\n`);
+  // Paths and reasons quote what clients sent.
+  const shownLine = oneLine(line);
+  process.stdout.write(`${time} ${level === "error" ? alert(shownLine) : shownLine}\n`);
 }
 
 /** Resolves at Ctrl-C or SIGTERM; the next one finds no handler and ends the process at once. */

@@ -2,6 +2,7 @@
 import { PrecisError } from "../../errors.js";
 import type { Memory } from "../../index.js";
 import { ApiError, invalidRequest } from "../api-error.js";
+import { readBytes } from "../body.js";
 import { checked, clientSignal, readBody, type Request, type Services } from "../context.js";
 import { toMessages } from "../messages.js";
 import { adapterFolders, completeSetup, type MemorySetup, type ServedModel } from "../models.js";
@@ -141,17 +142,20 @@ export async function forkSession(c: Request, services: Services): Promise<Respo
     await fork.lock.run(() => services.sessions.save(fork));
     return c.json(sessionView(fork), 201);
   }
-  await adopt(fork, { services, chain: state.chain, signal });
+  await adopt(fork, { services, chain: state.chain, bytes: 0, signal });
   return c.json(sessionView(fork), 201);
 }
 
-/** Gives a registered session its first state, and takes it back if that fails. */
+/**
+ * Gives a registered session its first state, and takes it back if that fails.
+ * @param bytes of its memory where it is in the engine already
+ */
 async function adopt(
   session: Session,
-  { services, chain, signal }: { services: Services; chain: string; signal: AbortSignal },
+  { services, chain, bytes, signal }: { services: Services; chain: string; bytes: number; signal: AbortSignal },
 ): Promise<void> {
   try {
-    await services.sessions.use(session, { bytes: 0, signal }, (memory) =>
+    await services.sessions.use(session, { bytes, signal }, (memory) =>
       services.sessions.commit(session, memory, { chain }),
     );
   } catch (error) {
@@ -197,15 +201,9 @@ export async function exportSession(c: Request, services: Services): Promise<Res
 /** Makes a session of a snapshot. */
 export async function importSession(c: Request, services: Services): Promise<Response> {
   const { id, model, ...adapters } = checked(c.req.query(), importQuery);
-  const type = c.req.header("content-type") ?? "";
-  if (!/^application\/octet-stream\s*(;|$)/i.test(type)) {
-    throw new ApiError(415, "unsupported_media_type", "A snapshot is sent as it is.", {
-      nextStep: "Send the header content-type: application/octet-stream.",
-    });
-  }
   const served = services.models.find(model);
   if (adapters.adapter !== undefined || adapters.span_adapter !== undefined) completeSetup(served, adapters);
-  const bytes = new Uint8Array(await c.req.arrayBuffer());
+  const bytes = await readBytes(c, "application/octet-stream");
   const { memory, name } = await restoreWithAny(served, bytes, adapters);
   const { method, options } = memory;
   const setup = { ...adapters, method, adapter: name, options };
@@ -218,7 +216,8 @@ export async function importSession(c: Request, services: Services): Promise<Res
     throw error;
   }
   // Nobody knows what was said to it, so no conversation sent in full will match.
-  await adopt(session, { services, chain: freshId("imported"), signal: clientSignal(c).signal });
+  const { bytes: size } = await memory.stats();
+  await adopt(session, { services, chain: freshId("imported"), bytes: size, signal: clientSignal(c).signal });
   return c.json(sessionView(session), 201);
 }
 
