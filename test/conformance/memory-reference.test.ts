@@ -11,6 +11,7 @@ import { runOnline } from "../reference/online.js";
 import { runRecurrent } from "../reference/recurrent.js";
 import { writeRandomAdapter, type ReferenceAdapter } from "../reference/random-model.js";
 import { createFixture, type Fixture } from "./fixtures.js";
+import { logitsInPieces } from "./pieces.js";
 import { runSlidingWindow, StreamReference } from "./stream-reference.js";
 
 const TOLERANCE = 2e-4;
@@ -29,20 +30,6 @@ afterAll(() => fixture[Symbol.asyncDispose]());
 const id = fc.integer({ min: 2, max: VOCAB - 1 });
 const text = (maxLength: number): fc.Arbitrary<number[]> => fc.array(id, { minLength: 1, maxLength });
 const pieces = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 12 });
-
-/** Feeds `ids` in pieces of these lengths, over and over. @returns the logits of every token */
-async function logitsInPieces(memory: Memory, ids: readonly number[], lengths: readonly number[]): Promise<number[]> {
-  const result: number[] = [];
-  for (let start = 0, turn = 0; start < ids.length; turn++) {
-    const piece = ids.slice(start, start + lengths[turn % lengths.length]);
-    result.push(...(await memory.forward(piece)).logits);
-    // Streams know no steps, so it makes no difference which of the two takes the piece in.
-    if (turn % 2 === 0) await memory.append(piece);
-    else await memory.score(piece);
-    start += piece.length;
-  }
-  return result;
-}
 
 describe("compressed memories equal the float64 reference", () => {
   const sample = fc.record({

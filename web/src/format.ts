@@ -1,21 +1,6 @@
 /** @file Numbers as people read them. */
 
-/** Bytes in decimal units, three digits. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
-}
-
-/** How many times smaller, such as `8.3×`. */
-export function formatRatio(ratio: number): string {
-  return `${ratio >= 100 ? Math.round(ratio) : ratio.toPrecision(2)}×`;
-}
+export { formatBytes, formatRatio } from "../../src/format/sizes.js";
 
 /** A share as a percentage: two digits where it is small. */
 export function formatShare(share: number): string {
