@@ -47,10 +47,10 @@ export function sessionLengths({ sessions, cachedTokens }: TaskSizes): number[] 
 }
 
 /** A source of random ordinary token ids, the same in every run. */
-export function tokenSource(seed: number): (count: number) => number[] {
+export function tokenSource(seed: number, { vocabulary } = SMOLLM2_135M): (count: number) => number[] {
   const next = xorshift(seed);
   const first = SPECIAL_TOKENS.length;
-  return (count) => Array.from({ length: count }, () => first + (next() % (SMOLLM2_135M.vocabulary - first)));
+  return (count) => Array.from({ length: count }, () => first + (next() % (vocabulary - first)));
 }
 
 /** Prepares a task for an engine: long conversations are taken in here, outside of the measurement. */

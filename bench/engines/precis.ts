@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type * as Precis from "../../dist/index.js";
 import type { LanguageModel, LoadOptions, Memory } from "../../dist/index.js";
 import { engineCache, prepareAdapter, prepareCheckpoint } from "../weights/prepare.js";
+import { SMOLLM2_135M, type DecoderShape } from "../weights/shape.js";
 import type { Answer, Conversation, Engine, TokenIds } from "./engine.js";
 
 /** How long conversations are remembered. */
@@ -40,10 +41,14 @@ async function answer(memory: Memory, prompt: TokenIds, count: number, remember:
   return { startedAt, tokenTimes };
 }
 
-/** Loads the benchmark checkpoint. */
-export async function loadPrecisModel(settings: Omit<PrecisSettings, "memory">): Promise<LanguageModel> {
+/** Loads the benchmark checkpoint of a shape. */
+export async function loadPrecisModel(
+  settings: Omit<PrecisSettings, "memory">,
+  shape: DecoderShape = SMOLLM2_135M,
+): Promise<LanguageModel> {
   const { loadModel } = await importPrecis();
-  return loadModel(prepareCheckpoint(), { device: "cpu", offline: true, cacheDir: engineCache(), ...settings });
+  const cacheDir = engineCache(shape);
+  return loadModel(prepareCheckpoint(shape), { device: "cpu", offline: true, cacheDir, ...settings });
 }
 
 /** Precis with the benchmark model; a second copy holds the adapter, as adapters change the graph of the model they join. */

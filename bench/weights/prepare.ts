@@ -5,16 +5,19 @@ import { fileURLToPath } from "node:url";
 import { writeAdapter } from "./adapter.js";
 import { writeCheckpoint } from "./checkpoint.js";
 import { writeLlamaGguf, type GgufQuantization } from "./llama-gguf.js";
-import { SMOLLM2_135M } from "./shape.js";
+import { SMOLLM2_135M, type DecoderShape } from "./shape.js";
 
 /** Grows with every change of the written files, so that older ones are not reused. */
 const VERSION = 1;
 
-/** bench/.cache, seen from the compiled file. */
-const cache = fileURLToPath(new URL(`../../.cache/smollm2-135m-v${VERSION}`, import.meta.url));
+/** The shape's folder in bench/.cache, seen from the compiled file. */
+function cacheOf({ name }: DecoderShape): string {
+  return fileURLToPath(new URL(`../../.cache/${name}-v${VERSION}`, import.meta.url));
+}
 
 /** Writes to a temporary name first, so that an interrupted run leaves nothing that looks finished. */
-function once(name: string, write: (path: string) => void): string {
+function once(shape: DecoderShape, name: string, write: (path: string) => void): string {
+  const cache = cacheOf(shape);
   const path = join(cache, name);
   if (existsSync(path)) return path;
   mkdirSync(cache, { recursive: true });
@@ -27,26 +30,26 @@ function once(name: string, write: (path: string) => void): string {
 }
 
 /** Folder of the half-float checkpoint. */
-export function prepareCheckpoint(): string {
-  return once("checkpoint", (path) => writeCheckpoint(path, SMOLLM2_135M));
+export function prepareCheckpoint(shape: DecoderShape = SMOLLM2_135M): string {
+  return once(shape, "checkpoint", (path) => writeCheckpoint(path, shape));
 }
 
 /** Path of the GGUF file with the same weights in the given format. */
-export function prepareGguf(quantization: GgufQuantization): string {
-  return once(`model-${quantization}.gguf`, (path) => writeLlamaGguf(path, SMOLLM2_135M, quantization));
+export function prepareGguf(quantization: GgufQuantization, shape: DecoderShape = SMOLLM2_135M): string {
+  return once(shape, `model-${quantization}.gguf`, (path) => writeLlamaGguf(path, shape, quantization));
 }
 
 /** Folder of a random compression adapter for that checkpoint. */
-export function prepareAdapter(): string {
-  return once("adapter", (path) => writeAdapter(path, SMOLLM2_135M));
+export function prepareAdapter(shape: DecoderShape = SMOLLM2_135M): string {
+  return once(shape, "adapter", (path) => writeAdapter(path, shape));
 }
 
 /** Folder of a random adapter for sentinel tokens. */
 export function prepareSentinelAdapter(): string {
-  return once("sentinel-adapter", (path) => writeAdapter(path, SMOLLM2_135M, "sentinel"));
+  return once(SMOLLM2_135M, "sentinel-adapter", (path) => writeAdapter(path, SMOLLM2_135M, "sentinel"));
 }
 
 /** Where engines keep what they derive from the checkpoint. */
-export function engineCache(): string {
-  return join(cache, "derived");
+export function engineCache(shape: DecoderShape = SMOLLM2_135M): string {
+  return join(cacheOf(shape), "derived");
 }

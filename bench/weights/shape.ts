@@ -1,7 +1,9 @@
-/** @file The shape of the benchmark model: SmolLM2-135M, a llama with grouped heads and tied embeddings. */
+/** @file The shapes of the benchmark models: llamas with grouped heads and tied embeddings. */
 
 /** Sizes of a llama-style decoder. */
 export interface DecoderShape {
+  /** Of the model that has these sizes; its files are kept under it. */
+  name: string;
   layers: number;
   hidden: number;
   queryHeads: number;
@@ -16,6 +18,7 @@ export interface DecoderShape {
 
 /** SmolLM2-135M, with room for a conversation of 8,000 tokens and more. */
 export const SMOLLM2_135M: DecoderShape = {
+  name: "smollm2-135m",
   layers: 30,
   hidden: 576,
   queryHeads: 9,
@@ -25,6 +28,21 @@ export const SMOLLM2_135M: DecoderShape = {
   vocabulary: 49152,
   maxPositions: 16384,
   ropeTheta: 100_000,
+  normEpsilon: 1e-5,
+};
+
+/** The embedded model, but with room for long conversations, which the embedded one has not. */
+export const PRECIS_28M: DecoderShape = {
+  name: "precis-28m",
+  layers: 8,
+  hidden: 512,
+  queryHeads: 8,
+  kvHeads: 4,
+  headDim: 64,
+  ffn: 1408,
+  vocabulary: 8192,
+  maxPositions: 16384,
+  ropeTheta: 10_000,
   normEpsilon: 1e-5,
 };
 
