@@ -55,8 +55,8 @@ A session that is not there is made, with the memory that --method, --adapter an
 once: what was cut off goes on where it was saved, and what it has is passed over.
 
 With --queue the documents wait in Redis for a \`precis worker\`, which needs the packages bullmq and ioredis. There they
-lie in the clear for a day at most, whatever PRECIS_STORE_KEY says of sessions. Servers may answer in the session
-meanwhile; they wait for a few steps at most.
+lie in the clear until a day after a worker is done with them, whatever PRECIS_STORE_KEY says of sessions. Servers may
+answer in the session meanwhile; they wait for a few steps at most.
 `;
 
 /** The command `precis ingest`. */
