@@ -17,13 +17,7 @@ export interface Measured {
 }
 
 /** One line of the report. */
-export interface Line {
-  engine: string;
-  memory: string;
-  tokens: number;
-  slots: number;
-  format: string;
-  bytes: number;
+export interface Line extends Omit<Measured, "restores" | "rereads"> {
   /** Medians over rounds. */
   restoreMs: number;
   rereadMs: number;

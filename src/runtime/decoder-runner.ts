@@ -4,7 +4,7 @@ import { KvStore, type KvShape } from "../cache/kv-store.js";
 import type { KvRow, NewRows } from "../cache/kv-row.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
-import { buildDecoder } from "../models/decoder.js";
+import { buildDecoder } from "../models/decoder-graph.js";
 import { DECODER_IO, layerTypesOf, type LoraTarget } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { projectionSize } from "../models/projections.js";

@@ -3,9 +3,8 @@
  * training and inference share. A token keeps sight of what local attention would show it (see `sparse-rules.ts`), less
  * one token for each `<CR>` it sees instead, so both cost the same number of slots.
  */
-import { mostTokens } from "../memory/spans/span-policy.js";
 import { checkLongest } from "./draw-spans.js";
-import type { Span } from "./sentinel-tokens.js";
+import { mostTokens, type Span } from "./sentinel-tokens.js";
 import { localStart } from "./sparse-rules.js";
 
 /** Where spans are in training text: drawn at random over the words, or all over it, leaving token by token. */

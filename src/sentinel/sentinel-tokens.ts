@@ -27,3 +27,8 @@ export function sentinelIds(vocabSize: number): { open: number; close: number } 
 export function sentinelPositions(first: number, last: number): { open: number; close: number } {
   return { open: Math.max(0, first - 1), close: last };
 }
+
+/** Tokens that a span of so many words may have, for text without white space. */
+export function mostTokens(words: number): number {
+  return 4 * words;
+}

@@ -70,9 +70,10 @@ const property: Invention = (material, count, random) => {
 /** Words that belong to other words, by nothing but having been said so; each question is about one that was shown. */
 const lookup: Invention = (_material, count, random) => {
   const labels = random.between(LABELS.least, LABELS.most);
-  const [options, keys] = halves(random.sample(RANDOM_WORDS, labels + count), labels);
+  const words = random.sample(RANDOM_WORDS, labels + count);
+  const options = words.slice(0, labels);
   const ask = random.pick(QUESTIONS);
-  const pairs = keys.map((key) => ({ input: ask(key), output: random.pick(options) }));
+  const pairs = words.slice(labels).map((key) => ({ input: ask(key), output: random.pick(options) }));
   return { examples: [random.pick(pairs), ...pairs], options };
 };
 
@@ -128,8 +129,4 @@ function frequencies(count: number, random: SeededRandom): number[] {
   const weights = Array.from({ length: count }, () => (isEqual ? 1 : 0.1 + random.next()));
   const sum = weights.reduce((total, weight) => total + weight, 0);
   return weights.map((weight) => weight / sum);
-}
-
-function halves<Item>(items: readonly Item[], at: number): [Item[], Item[]] {
-  return [items.slice(0, at), items.slice(at)];
 }

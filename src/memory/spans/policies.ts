@@ -2,7 +2,8 @@
  * @file Policies that cut a stream into spans. Control tokens (the beginning of text, the frame of a message) are never
  * part of a span: they are kept, and what comes before them is over.
  */
-import { mostTokens, type Cut, type SpanContext, type SpanOptions, type SpanPolicy } from "./span-policy.js";
+import { mostTokens } from "../../sentinel/sentinel-tokens.js";
+import type { Cut, SpanContext, SpanOptions, SpanPolicy } from "./span-policy.js";
 
 /** Leading control tokens as a cut, if there are any. */
 function leadingSpecials({ words, pending }: SpanContext): Cut | undefined {

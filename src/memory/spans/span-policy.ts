@@ -30,8 +30,3 @@ export interface SpanOptions {
   /** Latest tokens that are not compressed. */
   window: number;
 }
-
-/** Tokens that a span of so many words may have, for text without white space. */
-export function mostTokens(words: number): number {
-  return 4 * words;
-}

@@ -3,11 +3,12 @@ import { PrecisError } from "../../errors.js";
 import type { JsonValue, Memory, SessionStore, SnapshotPrecision } from "../../index.js";
 import { ApiError } from "../api-error.js";
 import type { MemoryBudget } from "../memory-budget.js";
-import { adapterFolders, memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
+import { memoryOptions, type MemorySetup, type ModelPool, type ServedModel } from "../models.js";
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
 import { excessStates } from "./excess-states.js";
 import { refuseDeleted, refuseMoved, stepMissing } from "./refusals.js";
+import { restoreMemory } from "./restore-memory.js";
 import { SessionDirectory, sessionMissing } from "./session-directory.js";
 import { SessionFiles } from "./session-files.js";
 import type { SessionIndex, SessionPoint } from "./session-index.js";
@@ -215,7 +216,7 @@ export class SessionManager {
       const memory =
         state === undefined
           ? await served.model.createMemory(memoryOptions(served, setup))
-          : await this.#restore(served, setup, await this.#files.snapshot(session, state));
+          : await restoreMemory(served, setup, await this.#files.snapshot(session, state));
       try {
         return await work(memory, combined);
       } finally {
@@ -356,24 +357,12 @@ export class SessionManager {
       session.memory = await served.model.createMemory(memoryOptions(served, setup));
     } else {
       const owner = session.states.length === 0 ? (origin?.session ?? session) : session;
-      session.memory = await this.#restore(served, setup, await this.#files.snapshot(owner, head));
+      session.memory = await restoreMemory(served, setup, await this.#files.snapshot(owner, head));
       this.counts.restored++;
     }
     const { method, options } = session.memory;
     session.setup = { ...setup, method, options };
     return session.memory;
-  }
-
-  async #restore(served: ServedModel, setup: MemorySetup, bytes: Uint8Array): Promise<Memory> {
-    try {
-      return await served.model.restoreMemory(bytes, adapterFolders(served, setup));
-    } catch (error) {
-      if (!(error instanceof PrecisError) || !error.code.startsWith("SNAPSHOT_")) throw error;
-      throw new ApiError(409, "session_unreadable", "This session was made with another model, or is damaged.", {
-        nextStep: "Start the server with the model and precision it was made with, or begin a new session.",
-        cause: error,
-      });
-    }
   }
 
   /**
