@@ -9,7 +9,10 @@ const model = fileURLToPath(new URL("models/precis-28m", root));
 
 /** Appends 200 steps of 50 tokens, answers now and then, and prints the resident set after steps 50 and 200. */
 const PROGRAM = `
+import { setFlagsFromString } from "node:v8";
 import { loadModel } from ${JSON.stringify(new URL("dist/index.js", root).href)};
+// The space for young objects grows in its own time, by more than what is to be noticed here; threads take this over.
+for (const flag of ["--semi-space-growth-factor=1", "--max-semi-space-size=4"]) setFlagsFromString(flag);
 const [directory, method, adapter] = process.argv.slice(1);
 const model = await loadModel(directory, { device: "cpu" });
 const memory = await model.createMemory({ method, adapter: adapter || undefined });
