@@ -200,6 +200,13 @@ test.each([
     compTokens: 2,
     options: { span: 12, policy: "recent", ratio: 0.5 },
   },
+  {
+    method: "sentinel",
+    folder: "spanwise",
+    placement: ["--placement", "spanwise"],
+    compTokens: 2,
+    options: { span: 12, policy: "spanwise", ratio: 0.5 },
+  },
   { method: "local", compTokens: 0, options: { ratio: 0.5 } },
   { method: "scattered", compTokens: 0, options: { ratio: 0.5 } },
 ])("$method learns from plain text with a LoRA at every token, and its memory takes the adapter", async (expected) => {

@@ -143,6 +143,21 @@ describe("the parallel pass equals the memory that reads token by token", () => 
     }
   });
 
+  test.each([10, 50, 90])(
+    "spans whose tokens leave spanwise at %i%%, as many slots as local between spans",
+    async (percent) => {
+      const options = { ratio: percent / 100, policy: "spanwise" };
+      for (const block of blocks) {
+        const { nll, slots, peakSlots } = await nllOf(block, "sentinel", percent, recentAdapter, "spanwise");
+        const memory = await reads({ method: "sentinel", adapter: recentAdapter, options }, block.ids);
+        expectEqual(nll, memory.scored);
+        expect(slots).toBe((await nllOf(block, "local", percent)).slots);
+        expect(memory.slots).toBeGreaterThanOrEqual(slots);
+        expect(peakSlots).toBeGreaterThanOrEqual(memory.slots);
+      }
+    },
+  );
+
   test.each([10, 50, 90])("local and scattered at %i%%", async (percent) => {
     const ratio = percent / 100;
     for (const block of blocks) {

@@ -146,7 +146,7 @@ export function addTrainOptions(command: Command): Command {
     .addOption(
       new Option(
         "--placement <where>",
-        "sentinel: spans at random, as published, or all over the text, whose tokens leave one by one when they are no longer recent",
+        "sentinel: spans at random, as published, or all over the text, whose tokens leave when they are no longer recent: one by one, or (spanwise) at the end of each span",
       )
         .choices([...SPAN_PLACEMENTS])
         .default("random"),

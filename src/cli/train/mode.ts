@@ -163,7 +163,7 @@ export function methodOptions(flags: TrainFlags): Record<string, unknown> {
     case "rmt":
       return {};
     case "sentinel":
-      return { span: spanWords, ...(placement === "recent" ? { policy: "recent", ratio: (low + high) / 2 } : {}) };
+      return { span: spanWords, ...(placement === "random" ? {} : { policy: placement, ratio: (low + high) / 2 }) };
     case "local":
     case "scattered":
       return { ratio: (low + high) / 2 };

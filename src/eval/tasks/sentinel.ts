@@ -6,7 +6,7 @@
 import { PrecisError } from "../../errors.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { MaskedText } from "../../runtime/protocol.js";
-import type { SpanPlacement } from "../../sentinel/recent-rules.js";
+import { SPAN_PLACEMENTS, type SpanPlacement } from "../../sentinel/recent-rules.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
 import { writeAttend } from "../../train/attention-mask.js";
@@ -154,7 +154,7 @@ async function readBlock(
   const { vocabSize, bytesPerSlot } = model.info;
   const longest = Number(result.options["span"] ?? LONGEST_SPAN);
   const { method } = result;
-  const placement = result.options["policy"] === "recent" ? "recent" : "random";
+  const placement = SPAN_PLACEMENTS.find((name) => name === result.options["policy"]) ?? "random";
   // What keeps everything reads the same at every share.
   const read = method === "full" ? percents.slice(0, 1) : percents;
   const layouts = read.map((percent) => layoutBlock(block, { method, percent, longest, placement, vocabSize }));
