@@ -158,6 +158,17 @@ describe("the parallel pass equals the memory that reads token by token", () => 
     },
   );
 
+  test("what a token sees on average: half of a block in full, half of that locally, and more of open spans", async () => {
+    for (const block of blocks) {
+      const seenBy = async (...how: Parameters<typeof nllOf> extends [unknown, ...infer Rest] ? Rest : never) =>
+        (await nllOf(block, ...how)).seenSlots;
+      expect(await seenBy("full", 50)).toBe((block.ids.length + 1) / 2);
+      const local = await seenBy("local", 50);
+      expect(local / block.ids.length).toBeCloseTo(0.25, 1);
+      expect(await seenBy("sentinel", 50, recentAdapter, "spanwise")).toBeGreaterThan(local);
+    }
+  });
+
   test.each([10, 50, 90])("local and scattered at %i%%", async (percent) => {
     const ratio = percent / 100;
     for (const block of blocks) {
