@@ -37,6 +37,8 @@ export interface TrainingGraphSpec extends ParameterSpec {
   loraScale: number;
   /** Whether keys and values are averaged (CCM-merge, compressive). */
   averaging: boolean;
+  /** Whether the LoRA acts at COMP tokens only, as it does by default if there are any. */
+  conditional?: boolean;
   /** Compute the inside of each layer again in the backward pass, so that memory grows with one layer, not with all. */
   recompute?: boolean;
   /** Learn from a teacher too; batches must then bring its inputs. */
