@@ -1,5 +1,5 @@
 /** @file A memory as bytes and back: its rows, and everything needed to check that they belong to this model. */
-import { decodeContainer, encodeContainer } from "../codec/container.js";
+import { decodeContainer, encodeContainer, type SectionWriter } from "../codec/container.js";
 import {
   decodeRows,
   elementBytes,
@@ -26,6 +26,8 @@ import {
  * hold more were made to break attention.
  */
 const LARGEST_VALUE = 1e9;
+/** Slots of a head that are decoded at once. */
+const PIECE_SLOTS = 256;
 
 export type { SnapshotPrecision } from "../codec/row-precision.js";
 export type { ConversationState, ModelIdentity } from "./snapshot-header.js";
@@ -51,16 +53,16 @@ export function encodeSnapshot(
       nextStep: `Use one of ${SNAPSHOT_PRECISIONS.join(", ")}.`,
     });
   }
-  const contents = session.row.export();
+  const { row } = session;
   const header: SnapshotHeader = {
     identity,
     method: session.method.name,
     options: session.options,
     precision: extra.precision,
-    slots: session.row.length,
-    positions: contents.positions,
-    kinds: contents.kinds,
-    origins: packOrigins(session.row.origins),
+    slots: row.length,
+    positions: [...row.positions],
+    kinds: [...row.kinds],
+    origins: packOrigins(row.origins),
     position: session.position,
     tokensSeen: session.tokensSeen,
     steps: session.steps,
@@ -71,13 +73,35 @@ export function encodeSnapshot(
     tokenChain: extra.tokenChain,
     messages: extra.messages,
   };
-  const sections = new Map<string, Uint8Array>();
-  const add = (name: string, rows: Float32Array): void =>
-    void sections.set(name, encodeRows(rows, extra.precision, session.row.shape.headDim));
-  contents.keys.forEach((keys, layer) => add(`keys.${layer}`, keys));
-  contents.values.forEach((values, layer) => add(`values.${layer}`, values));
   const elementSize = extra.compress ? elementBytes(extra.precision) : undefined;
-  return encodeContainer({ header: { ...header }, sections }, { elementSize });
+  return encodeContainer({ header: { ...header }, sections: rowSections(row, extra.precision) }, { elementSize });
+}
+
+/** The rows as sections: keys of all layers, then values. */
+function rowSections(row: KvRow, precision: SnapshotPrecision): Map<string, SectionWriter> {
+  const { layers, kvHeads, headDim } = row.shape;
+  const byteLength = rowBytes(precision, kvHeads * row.length, headDim);
+  const section = (part: "keys" | "values", layer: number): [string, SectionWriter] => [
+    `${part}.${layer}`,
+    {
+      byteLength,
+      write: (bytes) =>
+        row.heads(layer)[part].forEach((rows, head) => {
+          encodeRows(rows, head * row.length, { precision, headDim, bytes });
+        }),
+    },
+  ];
+  const numbers = Array.from({ length: layers }, (_, layer) => layer);
+  return new Map([
+    ...numbers.map((layer) => section("keys", layer)),
+    ...numbers.map((layer) => section("values", layer)),
+  ]);
+}
+
+/** A plain loop, since rows of a long cache are millions of numbers and a callback for each would show. */
+function areSmall(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i] as number) <= LARGEST_VALUE)) return false;
+  return true;
 }
 
 function refuseForeign(found: ModelIdentity, expected: ModelIdentity): void {
@@ -104,26 +128,36 @@ export function decodeSnapshot(
   refuseForeign(readIdentity(raw), expected);
   const header = readHeader(raw, vocabSize);
   const { precision, positions, kinds } = header;
-  const rows = (name: string): Float32Array => {
+  const expectedBytes = rowBytes(precision, shape.kvHeads * positions.length, shape.headDim);
+  const sectionOf = (name: string): Uint8Array => {
     const section = sections.get(name);
-    const expectedBytes = rowBytes(precision, shape.kvHeads * positions.length, shape.headDim);
-    if (section?.byteLength !== expectedBytes) {
-      throw new PrecisError(
-        "SNAPSHOT_CORRUPT",
-        `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
-      );
-    }
-    const values = decodeRows(section, precision, shape.headDim);
-    if (values.every((value) => Math.abs(value) <= LARGEST_VALUE)) return values;
-    throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
+    if (section?.byteLength === expectedBytes) return section;
+    throw new PrecisError(
+      "SNAPSHOT_CORRUPT",
+      `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
+    );
   };
-  const layers = Array.from({ length: shape.layers }, (_, layer) => layer);
-  const row = KvRow.import(shape, {
-    keys: layers.map((layer) => rows(`keys.${layer}`)),
-    values: layers.map((layer) => rows(`values.${layer}`)),
-    positions,
-    kinds,
-    origins: unpackOrigins(header.origins, positions.length),
+  const names = Array.from({ length: shape.layers }, (_, layer) => [`keys.${layer}`, `values.${layer}`] as const);
+  // All of them before there is a row, which a forged count of slots could make huge.
+  names.flat().forEach(sectionOf);
+  const row = KvRow.blank(shape, { positions, kinds, origins: unpackOrigins(header.origins, positions.length) });
+  const { headDim } = shape;
+  const fill = (name: string, heads: readonly Float32Array[]): void => {
+    const section = { precision, headDim, bytes: sectionOf(name) };
+    heads.forEach((rows, head) => {
+      // Piece by piece, so that what was just written is still in the processor's cache when it is checked.
+      for (let slot = 0; slot < positions.length; slot += PIECE_SLOTS) {
+        const piece = rows.subarray(slot * headDim, (slot + PIECE_SLOTS) * headDim);
+        decodeRows(piece, head * positions.length + slot, section);
+        if (areSmall(piece)) continue;
+        throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
+      }
+    });
+  };
+  names.forEach(([keysName, valuesName], layer) => {
+    const { keys, values } = row.heads(layer);
+    fill(keysName, keys);
+    fill(valuesName, values);
   });
   return { ...header, row };
 }

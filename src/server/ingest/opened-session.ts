@@ -121,5 +121,6 @@ function adopt(session: Session, { record, version }: { record: SessionRecord; v
 async function restore(files: SessionFiles, session: Session): Promise<Memory> {
   const { head, served, setup } = session;
   if (head === undefined) return served.model.createMemory(memoryOptions(served, setup));
-  return served.model.restoreMemory(await files.snapshot(session, head), adapterFolders(served, setup));
+  const bytes = await files.snapshot(session, head);
+  return served.model.restoreMemory(bytes, { ...adapterFolders(served, setup), consume: true });
 }
