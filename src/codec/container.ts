@@ -171,19 +171,39 @@ function readVersion(bytes: Uint8Array): number {
   return version;
 }
 
+/** The header of a container of which only the beginning is checked, and where it ends. */
+function readHeader(bytes: Uint8Array): { table: ReturnType<typeof readTable>; end: number } {
+  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const end = PREAMBLE_BYTES + view.readUInt32LE(MAGIC.length + 1);
+  if (end > bytes.byteLength) throw corrupt("its header is cut off");
+  const header = view.subarray(PREAMBLE_BYTES, end);
+  if (!sha256(header).equals(view.subarray(PREAMBLE_BYTES - DIGEST_BYTES, PREAMBLE_BYTES)))
+    throw corrupt("its header was changed");
+  return { table: readTable(header), end };
+}
+
+/**
+ * The header of a container, and where its sections lie, which are not checked.
+ * @throws SNAPSHOT_CORRUPT for a header that {@link encodeContainer} did not write
+ */
+export function sectionTable(bytes: Uint8Array): {
+  header: Record<string, unknown>;
+  sections: { name: string; start: number; end: number }[];
+} {
+  readVersion(bytes);
+  const { table, end: headerEnd } = readHeader(bytes);
+  let end = headerEnd;
+  const sections = table.entries.map(({ name, length }) => ({ name, start: end, end: (end += length) }));
+  return { header: table.header, sections };
+}
+
 /**
  * Reads a container of any version and checks every byte of it. Sections that are not coded lie in `bytes`.
  * @throws SNAPSHOT_CORRUPT for anything that {@link encodeContainer} did not write
  */
 export function decodeContainer(bytes: Uint8Array): Container {
   const version = readVersion(bytes);
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const headerEnd = PREAMBLE_BYTES + view.readUInt32LE(MAGIC.length + 1);
-  if (headerEnd > bytes.byteLength) throw corrupt("its header is cut off");
-  const header = view.subarray(PREAMBLE_BYTES, headerEnd);
-  if (!sha256(header).equals(view.subarray(PREAMBLE_BYTES - DIGEST_BYTES, PREAMBLE_BYTES)))
-    throw corrupt("its header was changed");
-  const table = readTable(header);
+  const { table, end: headerEnd } = readHeader(bytes);
   const sections = new Map<string, Uint8Array>();
   let offset = headerEnd;
   for (const entry of table.entries) {

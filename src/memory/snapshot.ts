@@ -13,6 +13,7 @@ import { KvRow } from "../cache/kv-row.js";
 import { packOrigins, unpackOrigins } from "../cache/slot-origin.js";
 import type { OptionValues } from "./method.js";
 import type { MemorySession, SessionState } from "./session.js";
+import { planSections, RUN_SLOTS, type SectionPlan } from "./snapshot-layout.js";
 import {
   readHeader,
   readIdentity,
@@ -26,8 +27,6 @@ import {
  * hold more were made to break attention.
  */
 const LARGEST_VALUE = 1e9;
-/** Slots of a head that are decoded at once. */
-const PIECE_SLOTS = 256;
 
 export type { SnapshotPrecision } from "../codec/row-precision.js";
 export type { ConversationState, ModelIdentity } from "./snapshot-header.js";
@@ -60,6 +59,7 @@ export function encodeSnapshot(
     options: session.options,
     precision: extra.precision,
     slots: row.length,
+    runSlots: RUN_SLOTS,
     positions: [...row.positions],
     kinds: [...row.kinds],
     origins: packOrigins(row.origins),
@@ -77,25 +77,20 @@ export function encodeSnapshot(
   return encodeContainer({ header: { ...header }, sections: rowSections(row, extra.precision) }, { elementSize });
 }
 
-/** The rows as sections: keys of all layers, then values. */
+/** The rows as sections. */
 function rowSections(row: KvRow, precision: SnapshotPrecision): Map<string, SectionWriter> {
-  const { layers, kvHeads, headDim } = row.shape;
-  const byteLength = rowBytes(precision, kvHeads * row.length, headDim);
-  const section = (part: "keys" | "values", layer: number): [string, SectionWriter] => [
-    `${part}.${layer}`,
-    {
-      byteLength,
-      write: (bytes) =>
-        row.heads(layer)[part].forEach((rows, head) => {
-          encodeRows(rows, head * row.length, { precision, headDim, bytes });
-        }),
-    },
-  ];
-  const numbers = Array.from({ length: layers }, (_, layer) => layer);
-  return new Map([
-    ...numbers.map((layer) => section("keys", layer)),
-    ...numbers.map((layer) => section("values", layer)),
-  ]);
+  const { headDim } = row.shape;
+  const section = ({ name, vectors, parts }: SectionPlan): [string, SectionWriter] => {
+    const write = (bytes: Uint8Array): void => {
+      let first = 0;
+      for (const rows of parts(row)) {
+        encodeRows(rows, first, { precision, headDim, bytes });
+        first += rows.length / headDim;
+      }
+    };
+    return [name, { byteLength: rowBytes(precision, vectors, headDim), write }];
+  };
+  return new Map(planSections(row.shape, row.length, RUN_SLOTS).map(section));
 }
 
 /** A plain loop, since rows of a long cache are millions of numbers and a callback for each would show. */
@@ -128,37 +123,30 @@ export function decodeSnapshot(
   refuseForeign(readIdentity(raw), expected);
   const header = readHeader(raw, vocabSize);
   const { precision, positions, kinds } = header;
-  const expectedBytes = rowBytes(precision, shape.kvHeads * positions.length, shape.headDim);
-  const sectionOf = (name: string): Uint8Array => {
+  const { headDim } = shape;
+  const plan = planSections(shape, positions.length, header.runSlots);
+  const bytesOf = ({ name, vectors }: SectionPlan): Uint8Array => {
     const section = sections.get(name);
+    const expectedBytes = rowBytes(precision, vectors, headDim);
     if (section?.byteLength === expectedBytes) return section;
     throw new PrecisError(
       "SNAPSHOT_CORRUPT",
       `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
     );
   };
-  const names = Array.from({ length: shape.layers }, (_, layer) => [`keys.${layer}`, `values.${layer}`] as const);
   // All of them before there is a row, which a forged count of slots could make huge.
-  names.flat().forEach(sectionOf);
+  const filled = plan.map((section) => ({ ...section, bytes: bytesOf(section) }));
   const row = KvRow.blank(shape, { positions, kinds, origins: unpackOrigins(header.origins, positions.length) });
-  const { headDim } = shape;
-  const fill = (name: string, heads: readonly Float32Array[]): void => {
-    const section = { precision, headDim, bytes: sectionOf(name) };
-    heads.forEach((rows, head) => {
-      // Piece by piece, so that what was just written is still in the processor's cache when it is checked.
-      for (let slot = 0; slot < positions.length; slot += PIECE_SLOTS) {
-        const piece = rows.subarray(slot * headDim, (slot + PIECE_SLOTS) * headDim);
-        decodeRows(piece, head * positions.length + slot, section);
-        if (areSmall(piece)) continue;
-        throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
-      }
-    });
-  };
-  names.forEach(([keysName, valuesName], layer) => {
-    const { keys, values } = row.heads(layer);
-    fill(keysName, keys);
-    fill(valuesName, values);
-  });
+  for (const { name, parts, bytes: section } of filled) {
+    let first = 0;
+    for (const rows of parts(row)) {
+      decodeRows(rows, first, { precision, headDim, bytes: section });
+      first += rows.length / headDim;
+      // At once, while what was just written is still in the processor's cache.
+      if (areSmall(rows)) continue;
+      throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
+    }
+  }
   return { ...header, row };
 }
 

@@ -92,10 +92,7 @@ export class OpenedSession implements AsyncDisposable {
     session.states = states.filter((other) => !excess.includes(other));
     session.used = nowSeconds();
     await this.#files.save(session, { state, bytes });
-    await this.#files.discard(
-      session,
-      excess.map(({ snapshot }) => snapshot),
-    );
+    await this.#files.giveUp(session, excess);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

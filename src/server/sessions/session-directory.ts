@@ -3,7 +3,7 @@ import { PrecisError } from "../../errors.js";
 import { ApiError } from "../api-error.js";
 import type { ModelPool } from "../models.js";
 import type { LogRecord } from "../options.js";
-import type { SessionFiles } from "./session-files.js";
+import { namesOf, type SessionFiles } from "./session-files.js";
 import { sessionOfResponse } from "./response-id.js";
 import { SessionIndex, type SessionPoint } from "./session-index.js";
 import { Session, type SessionRecord } from "./session.js";
@@ -143,7 +143,7 @@ export class SessionDirectory {
 }
 
 function isLeftOver(name: string, session: Session | undefined): boolean {
-  if (session === undefined || session.states.some(({ snapshot }) => snapshot === name)) return false;
+  if (session === undefined || namesOf(session.states).has(name)) return false;
   return Number.parseInt(name, 10) < session.nextSerial;
 }
 

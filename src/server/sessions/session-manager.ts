@@ -392,8 +392,7 @@ export class SessionManager {
     this.counts.saved++;
     for (const state of without) index.removeState({ session, state });
     try {
-      const names = without.map(({ snapshot }) => snapshot);
-      await this.#files.discard(session, names);
+      await this.#files.giveUp(session, without);
     } catch (error) {
       // They are found and deleted when a server reads the sessions the next time.
       this.#note("info", "discard-failed", session, error);
