@@ -1,6 +1,7 @@
 /** @file Bodies of requests: their type, their bytes, and JSON that is no trap. */
 import { ApiError } from "./api-error.js";
 import type { Request } from "./context.js";
+import { joinBytes } from "./join-bytes.js";
 
 /** Most levels of lists and objects in each other: far more than any request needs, far less than a stack holds. */
 const MAX_DEPTH = 128;
@@ -45,7 +46,7 @@ async function collect(c: Request): Promise<Uint8Array> {
     room.take(piece.value.byteLength);
     pieces.push(piece.value);
   }
-  return Buffer.concat(pieces);
+  return joinBytes(pieces);
 }
 
 /** The 400 of a body that ends before it should. */

@@ -6,6 +6,7 @@ import { webcrypto } from "node:crypto";
 import { PrecisError } from "../../errors.js";
 import { MEMORY_METHODS, splitSnapshot, type JsonValue, type SessionKey, type SessionStore } from "../../index.js";
 import { ApiError } from "../api-error.js";
+import { joinBytes } from "../join-bytes.js";
 import type { Session, SessionRecord, SessionState } from "./session.js";
 
 const NO_BYTES = new Uint8Array(0);
@@ -70,7 +71,7 @@ export class SessionFiles {
     await eachOf(names, AT_ONCE, async (name, index) => {
       pieces[index] = await this.#piece(session, state, name);
     });
-    return pieces.length === 1 ? (pieces[0] as Uint8Array) : joined(pieces);
+    return pieces.length === 1 ? (pieces[0] as Uint8Array) : joinBytes(pieces);
   }
 
   /**
@@ -166,17 +167,6 @@ export class SessionFiles {
 async function digestOf(bytes: Uint8Array): Promise<string> {
   const digest = await webcrypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
   return Buffer.from(digest).toString("hex").slice(0, DIGEST_CHARACTERS);
-}
-
-/** Pieces one after another, in a buffer of their own. */
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(pieces.reduce((sum, { byteLength }) => sum + byteLength, 0));
-  let offset = 0;
-  for (const piece of pieces) {
-    whole.set(piece, offset);
-    offset += piece.byteLength;
-  }
-  return whole;
 }
 
 /** Some at a time; what was begun has ended when it returns or throws. */
