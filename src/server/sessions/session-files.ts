@@ -95,9 +95,7 @@ export class SessionFiles {
 
   /** Deletes snapshots and runs that no record names any more. */
   async discard(session: SessionKey, names: readonly string[]): Promise<void> {
-    for (const name of names) {
-      await this.#store.delete(keyOf(session, name));
-    }
+    await eachOf(names, AT_ONCE, async (name) => void (await this.#store.delete(keyOf(session, name))));
   }
 
   /** Deletes a session: its record first, so that it is gone at once, and whatever lies beside it. */
