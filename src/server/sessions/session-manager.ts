@@ -117,6 +117,11 @@ export class SessionManager {
     return session;
   }
 
+  /** The state in which a response ended, also one that another server gave; undefined where there is none. */
+  findResponse(namespace: string, id: string): Promise<SessionPoint | undefined> {
+    return this.#directory.findResponse(namespace, id);
+  }
+
   /** A setup with its method and all its options, as a memory made of it has them. @throws METHOD_UNKNOWN, OPTION_INVALID */
   async resolve(served: ServedModel, setup: MemorySetup): Promise<MemorySetup> {
     const key = JSON.stringify([served.id, setup]);
@@ -387,8 +392,7 @@ export class SessionManager {
     this.counts.saved++;
     for (const state of without) index.removeState({ session, state });
     try {
-      const names = without.map(({ snapshot }) => snapshot);
-      await this.#files.discard(session, names);
+      await this.#files.giveUp(session, without);
     } catch (error) {
       // They are found and deleted when a server reads the sessions the next time.
       this.#note("info", "discard-failed", session, error);
