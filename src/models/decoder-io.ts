@@ -23,8 +23,11 @@ export interface DecoderGraphOptions {
   loraPair?: (layer: number, target: LoraTarget) => LoraMatrices;
   /** Factor on every update, alpha / rank, where the matrices do not have it in them. */
   loraScale?: number;
-  /** What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout. */
-  loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
+  /**
+   * What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout; `rows` [picked] tells which
+   * rows of [batch · seq] are in `x`, where not all are.
+   */
+  loraInput?: (layer: number, target: LoraTarget, x: Value, rows?: Value) => Value;
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
   averaging?: boolean;
   /**

@@ -16,6 +16,7 @@ import {
   cutParameters,
   embed,
   labelLoss,
+  labelPicks,
   scaleLoss,
   trainedDecoder,
   type TrainingGraphSpec,
@@ -78,7 +79,10 @@ export function buildSegmentGraph(
   const kept = mul(graph, graph.input(SEGMENT_IO.keep, "float32", [batch, slots, 1]), summaries);
   const placed = matmul(graph, graph.input(SEGMENT_IO.place, "float32", [batch, slots, compTokens]), fresh);
   const next = add(graph, kept, placed);
-  const loss = part === "backward" || part === "evaluation" ? labelLoss(graph, emitter, hidden, spec).loss : undefined;
+  const loss =
+    part === "backward" || part === "evaluation"
+      ? labelLoss(graph, emitter, emitter.lastRows(hidden, labelPicks(graph, spec)), spec).loss
+      : undefined;
   if (part === "forward" || part === "evaluation") {
     graph.output(next, SEGMENT_IO.nextSummaries);
     return graph;

@@ -8,7 +8,7 @@ import { add, cast, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
-import { DecoderEmitter } from "../models/decoder.js";
+import { DecoderEmitter, type RowPicks } from "../models/decoder.js";
 import { type LoraTarget } from "../models/decoder-io.js";
 import type { LoraMatrices } from "../models/lora.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
@@ -106,18 +106,27 @@ export function trainedDecoder(
   return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
 }
 
-/** The labels' logits [labels, vocab] and weights [labels, 1], and their mean negative log-likelihood. */
+/** Declares which rows predict the labels. */
+export function labelPicks(
+  graph: GraphBuilder,
+  { batch, seq, labels }: TrainingGraphSpec,
+): RowPicks & { inverse: Value } {
+  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
+  return { rows, inverse: graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]) };
+}
+
+/**
+ * The labels' logits [labels, vocab] and weights [labels, 1], and their mean negative log-likelihood.
+ * @param last [labels, hidden], after the last norm
+ */
 export function labelLoss(
   graph: GraphBuilder,
   emitter: DecoderEmitter,
-  hidden: Value,
-  { batch, seq, labels }: TrainingGraphSpec,
+  last: Value,
+  { labels }: TrainingGraphSpec,
 ): Pick<Forward, "logits" | "weights" | "loss"> {
-  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
-  const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
   const ids = graph.input(TRAINING_IO.labelIds, "int64", [labels]);
   const weights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
-  const last = emitter.lastRows(hidden, rows, inverse);
   const logits = emitter.head(last);
   const loss = crossEntropy(graph, logits, emitter.headAt(last, ids), weights);
   graph.output(loss, TRAINING_IO.loss);
@@ -168,7 +177,7 @@ export function embed(
 /** The forward pass and what later parts of the graph need of it. */
 interface Forward {
   tensors: Map<string, Value>;
-  /** Hidden states between layers, in order. */
+  /** Hidden states between layers, in order; after the last one those of the labels. */
   states: Value[];
   /** [labels, vocab] */
   logits: Value;
@@ -188,8 +197,9 @@ function emitForward(
 ): Forward {
   const tensors = cutParameters(graph, layout, spec);
   const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
-  const hidden = emitter.layers(embed(graph, emitter, spec, tensors.get("comp_embeddings")));
-  return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, hidden, spec) };
+  const hidden = emitter.layersAt(embed(graph, emitter, spec, tensors.get("comp_embeddings")), labelPicks(graph, spec));
+  const last = emitter.finalNorm(hidden);
+  return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };
 }
 
 /**
