@@ -20,7 +20,7 @@ interface OperatorCount {
  * The nodes that ONNX Runtime leaves of a graph on every device: what depends on nothing that is fed is computed once when
  * the session starts, equal nodes are merged, and what nobody reads is dropped.
  */
-function remaining({ nodes, inputs, outputs }: GraphBuilder): GraphNode[] {
+function stepNodes({ nodes, inputs, outputs }: GraphBuilder): GraphNode[] {
   const fed = new Set(inputs.map(({ name }) => name));
   const stands = new Map<string, string>();
   const known = new Map<string, GraphNode>();
@@ -72,7 +72,7 @@ export async function countStep(options: WorkloadOptions): Promise<string> {
     });
   };
   for (const { opType } of graph.nodes) count(opType, { built: 1 });
-  for (const node of remaining(graph)) {
+  for (const node of stepNodes(graph)) {
     count(node.opType, { remaining: 1, megabytes: FREE.has(node.opType) ? 0 : traffic(node) / 1e6 });
   }
   const sorted = [...counts].sort(([, a], [, b]) => b.megabytes - a.megabytes);

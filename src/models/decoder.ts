@@ -19,7 +19,7 @@ import {
   type DecoderDims,
 } from "./decoder-io.js";
 import type { DecoderWeights } from "./decoder-weights.js";
-import { addLora, type LoraUpdate } from "./lora.js";
+import { addLora, addStackedLora, type LoraUpdate, type StackedLora } from "./lora.js";
 
 /** Rows of [batch · seq], each picked once at most. */
 export interface RowPicks {
@@ -48,7 +48,7 @@ export class DecoderEmitter {
   readonly #config: DecoderConfig;
   readonly #weights: DecoderWeights;
   readonly #lora: ReadonlySet<string>;
-  readonly #loraPair: DecoderGraphOptions["loraPair"];
+  readonly #trainedLora: DecoderGraphOptions["trainedLora"];
   readonly #loraInput: DecoderGraphOptions["loraInput"];
   readonly #taps: ReadonlySet<string>;
   readonly #bias = new Map<LayerType, Value>();
@@ -78,7 +78,7 @@ export class DecoderEmitter {
     this.#config = config;
     this.#weights = weights;
     this.#lora = new Set(options.loraTargets);
-    this.#loraPair = options.loraPair;
+    this.#trainedLora = options.trainedLora;
     this.#loraInput = options.loraInput;
     this.#taps = new Set(options.taps);
     this.#unknownTaps = new Set(options.taps);
@@ -288,7 +288,8 @@ export class DecoderEmitter {
       "self_attn.qkv_proj",
       ["q", "k", "v"].map((p) => `self_attn.${p}_proj`),
       sizes,
-      attentionBias,
+      // A product for each cannot use a device any better, and its way back would be three more and two sums.
+      { bias: attentionBias, join: !this.#cached },
     ) as [Value, Value, Value];
   }
 
@@ -302,7 +303,8 @@ export class DecoderEmitter {
       "mlp.gate_up_proj",
       names,
       [intermediateSize, intermediateSize],
-      mlpBias,
+      // As wide as they are, taking one product apart would cost more than the second product.
+      { bias: mlpBias, join: false },
     ) as [Value, Value];
     // The powers of a GELU and of its gradient leave the range of half floats.
     const active =
@@ -319,12 +321,15 @@ export class DecoderEmitter {
     stack: string,
     parts: readonly string[],
     sizes: readonly number[],
-    bias: boolean,
+    { bias, join }: { bias: boolean; join: boolean },
   ): Value[] {
     const { graph } = this;
     const { layer } = place;
     if (!this.#weights.fused) {
-      const bases = parts.map((part) => this.#weights.project(graph, x, `model.layers.${layer}.${part}`, bias));
+      const paths = parts.map((part) => `model.layers.${layer}.${part}`);
+      const joined = join ? this.#weights.projectJoined?.(graph, x, paths, bias) : undefined;
+      if (joined !== undefined) return split(graph, this.#adaptJoined(place, x, joined, parts), sizes, -1);
+      const bases = paths.map((path) => this.#weights.project(graph, x, path, bias));
       return this.#adapt(place, x, bases, parts);
     }
     // Biases and updates of the parts belong to the parts, unless the checkpoint itself stores one stacked matrix.
@@ -348,23 +353,44 @@ export class DecoderEmitter {
   }
 
   /** Adds the LoRA updates of projections of one input. */
-  #adapt({ layer, gate, picks }: Place, x: Value, bases: readonly Value[], names: readonly string[]): Value[] {
+  #adapt(place: Place, x: Value, bases: readonly Value[], names: readonly string[]): Value[] {
     const { graph } = this;
-    if (gate === undefined || !names.some((name) => this.#lora.has(name))) return [...bases];
+    const { layer, gate } = place;
+    const targets = names.filter((name): name is LoraTarget => this.#lora.has(name));
+    const [first] = targets;
+    if (gate === undefined || first === undefined) return [...bases];
+    if (this.#trainedLora !== undefined) {
+      const changed = bases.filter((_, index) => this.#lora.has(names[index] as string));
+      const stack = this.#trainedLora(layer, targets);
+      const updated = addStackedLora(graph, gate, this.#loraInputOf(place, first, x), stack, changed);
+      return bases.map((base) => updated[changed.indexOf(base)] ?? base);
+    }
     const updates = names.map((name, index): LoraUpdate | undefined => {
       if (!this.#lora.has(name)) return undefined;
-      const input = this.#loraInput?.(layer, name as LoraTarget, x, picks?.rows) ?? x;
-      const given = this.#loraPair?.(layer, name as LoraTarget);
-      if (given !== undefined) return { ...given, input };
       const [inFeatures, outFeatures] = [x, bases[index] as Value].map(({ shape }) => shape[shape.length - 1] as Dim);
       const rank = `rank.${name}`;
       return {
-        input,
+        input: this.#loraInputOf(place, name as LoraTarget, x),
         a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures as Dim]),
         b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures as Dim, rank]),
       };
     });
     return addLora(graph, gate, bases, updates);
+  }
+
+  /** Adds the LoRA updates of projections whose outputs lie side by side. */
+  #adaptJoined(place: Place, x: Value, joined: Value, names: readonly string[]): Value {
+    const { layer, gate } = place;
+    const targets = names.filter((name): name is LoraTarget => this.#lora.has(name));
+    const [first] = targets;
+    if (gate === undefined || first === undefined) return joined;
+    const stack = this.#trainedLora?.(layer, targets, names as LoraTarget[]) as StackedLora;
+    return addStackedLora(this.graph, gate, this.#loraInputOf(place, first, x), stack, [joined])[0] as Value;
+  }
+
+  /** What the LoRA of a projection reads; the same for all projections of one input. */
+  #loraInputOf({ layer, picks }: Place, target: LoraTarget, x: Value): Value {
+    return this.#loraInput?.(layer, target, x, picks?.rows) ?? x;
   }
 
   #norm(x: Value, name: string): Value {

@@ -4,18 +4,17 @@
  */
 import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
-import { add, cast, div, mul, scale } from "../graph/ops/elementwise.js";
+import { add, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
-import { concat, reshape, slice } from "../graph/ops/movement.js";
+import { reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter, type RowPicks } from "../models/decoder.js";
-import { type LoraTarget } from "../models/decoder-io.js";
-import type { LoraMatrices } from "../models/lora.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
-import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
+import type { ParameterLayout, ParameterSpec } from "./parameters.js";
+import { TrainedTensors } from "./trained-tensors.js";
 import { emitMasks } from "./training-masks.js";
 import { emitTeacher } from "./teacher-graph.js";
 
@@ -70,40 +69,47 @@ export function computeType({ precision }: TrainingGraphSpec): "float32" | "floa
   return precision === "fp16" ? "float16" : "float32";
 }
 
-/** Cuts the flat vector, an input, into its tensors; matrices of the LoRA have the type of the products. */
-export function cutParameters(
-  graph: GraphBuilder,
-  layout: ParameterLayout,
-  spec: TrainingGraphSpec,
-): Map<string, Value> {
-  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
-  const narrow = cast(graph, vector, computeType(spec));
-  return new Map(
-    layout.slices.map(({ name, shape, offset, size }) => [
-      name,
-      reshape(graph, slice(graph, name.startsWith("lora_") ? narrow : vector, 0, offset, size), shape),
-    ]),
-  );
+/** What a training graph learns, and the decoder that it is learned for. */
+export interface TrainedDecoder {
+  /** [parameters] float32, an input; gradients are taken by it. */
+  vector: Value;
+  tensors: TrainedTensors;
+  emitter: DecoderEmitter;
 }
 
-/** A decoder whose LoRA is cut from the trained vector. */
+/**
+ * A decoder whose LoRA is cut from the trained vector, an input; matrices of the LoRA have the type of the products.
+ * @param lastLayerPicks whether the last layer will go on with some rows only
+ */
 export function trainedDecoder(
   graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
-  tensors: ReadonlyMap<string, Value>,
+  layout: ParameterLayout,
   spec: TrainingGraphSpec,
-  dropout?: DropoutOptions,
-): DecoderEmitter {
+  { dropout, lastLayerPicks }: { dropout: DropoutOptions | undefined; lastLayerPicks: boolean },
+): TrainedDecoder {
   const { batch, seq, targets: loraTargets, loraScale } = spec;
-  const loraPair = (layer: number, target: LoraTarget): LoraMatrices => ({
-    a: tensors.get(loraName("a", layer, target)) as Value,
-    b: tensors.get(loraName("b", layer, target)) as Value,
-  });
+  const compute = computeType(spec);
+  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
+  const tensors = new TrainedTensors(graph, config, vector, layout, { batch, seq, dtype: compute, lastLayerPicks });
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
-  const values = emitMasks(graph, config, spec);
-  const options = { cached: false, compute: computeType(spec), loraTargets, loraPair, loraScale, ...loraInput, values };
-  return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
+  const emitter = new DecoderEmitter(
+    graph,
+    config,
+    weights,
+    { batch, seq },
+    {
+      cached: false,
+      compute,
+      loraTargets,
+      trainedLora: (...place) => tensors.lora(...place),
+      loraScale,
+      ...loraInput,
+      values: emitMasks(graph, config, spec),
+    },
+  );
+  return { vector, tensors, emitter };
 }
 
 /** Declares which rows predict the labels. */
@@ -145,18 +151,10 @@ export function scaleLoss(
   return { scaled, unscale: (gradient) => div(graph, gradient, factor) };
 }
 
-/** Adds the gradients of the layout's slices to `accumulated`, an input, and declares the sum [parameters] an output. */
-export function accumulate(
-  graph: GraphBuilder,
-  layout: ParameterLayout,
-  gradients: readonly Value[],
-  unscale: (gradient: Value) => Value,
-): void {
-  const flat = gradients.map((gradient, index) =>
-    cast(graph, reshape(graph, gradient, [layout.slices[index]?.size as number]), "float32"),
-  );
-  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
-  graph.output(add(graph, accumulated, unscale(concat(graph, flat, 0))), TRAINING_IO.gradient);
+/** Adds a gradient [parameters] to `accumulated`, an input, and declares the sum an output. */
+export function accumulate(graph: GraphBuilder, gradient: Value): void {
+  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", gradient.shape);
+  graph.output(add(graph, accumulated, gradient), TRAINING_IO.gradient);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -176,7 +174,8 @@ export function embed(
 
 /** The forward pass and what later parts of the graph need of it. */
 interface Forward {
-  tensors: Map<string, Value>;
+  /** [parameters] */
+  vector: Value;
   /** Hidden states between layers, in order; after the last one those of the labels. */
   states: Value[];
   /** [labels, vocab] */
@@ -195,11 +194,12 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const tensors = cutParameters(graph, layout, spec);
-  const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
+  const lastLayerPicks = spec.labels < spec.batch * spec.seq;
+  const parts = trainedDecoder(graph, config, weights, layout, spec, { dropout, lastLayerPicks });
+  const { vector, tensors, emitter } = parts;
   const hidden = emitter.layersAt(embed(graph, emitter, spec, tensors.get("comp_embeddings")), labelPicks(graph, spec));
   const last = emitter.finalNorm(hidden);
-  return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };
+  return { vector, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };
 }
 
 /**
@@ -226,10 +226,10 @@ export function buildTrainingGraph(
     const pull = scale(graph, distance, weight * temperature ** 2);
     objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
   }
-  const parameters = layout.slices.map(({ name }) => forward.tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? forward.states : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
-  accumulate(graph, layout, differentiate(graph, scaled, parameters, { checkpoints }), unscale);
+  const [gradient] = differentiate(graph, scaled, [forward.vector], { checkpoints });
+  accumulate(graph, unscale(gradient as Value));
   return graph;
 }
 

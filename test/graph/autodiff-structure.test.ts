@@ -9,7 +9,7 @@ import { GraphBuilder, type Value } from "#precis/graph/builder.js";
 import { attention } from "#precis/graph/ops/attention.js";
 import { add, exp, gelu, mul, scale, silu } from "#precis/graph/ops/elementwise.js";
 import { linear, matmul } from "#precis/graph/ops/linalg.js";
-import { gatherRows, transpose } from "#precis/graph/ops/movement.js";
+import { gatherRows, split, transpose } from "#precis/graph/ops/movement.js";
 import { logSumExp } from "#precis/graph/ops/reduction.js";
 import { EngineSession } from "#precis/runtime/engine-session.js";
 import { expectError } from "../conformance/expect-error.js";
@@ -95,6 +95,15 @@ describe("what is computed the short way", () => {
     const before = graph.nodes.length;
     differentiate(graph, loss, [x]);
     expect(graph.nodes.slice(before).map(({ opType }) => opType)).not.toContain("Transpose");
+  });
+
+  test("no Split has more buffers than a WebGPU kernel may have, and its pieces stay in order", () => {
+    const graph = new GraphBuilder("pieces", "primitive");
+    const sizes = Array.from({ length: 33 }, (_, i) => 1 + (i % 3));
+    const pieces = split(graph, graph.input("x", "float32", [2, 66]), sizes, -1);
+    expect(pieces.map(({ shape }) => shape)).toEqual(sizes.map((size) => [2, size]));
+    expect(Math.max(...graph.nodes.map(({ outputs }) => outputs.length))).toBeLessThan(16);
+    expect(split(graph, pieces[0], [1], 1)).toEqual([pieces[0]]);
   });
 
   test("large logits overflow nowhere", async () => {

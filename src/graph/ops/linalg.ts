@@ -96,6 +96,28 @@ export function columnQuantizedLinear(graph: GraphBuilder, x: Value, weight: Col
   return mul(graph, product as Value, largest);
 }
 
+/** A trained matrix, and the same turned for the way back, so that no node of a pass has to turn it. */
+export interface TurnedMatrix {
+  /** [in, out]; or [batch, in, out], a copy for each row of a batch, whose gradients are summed where the copies are made */
+  matrix: Value;
+  /** [out, in] */
+  turned: Value;
+}
+
+/** x · matrix: [..., in] → [..., out]. The gradient by the matrix goes to `matrix` alone. */
+export function turnedProduct(graph: GraphBuilder, x: Value, { matrix, turned }: TurnedMatrix): Value {
+  const shape = [...x.shape.slice(0, -1), matrix.shape[matrix.shape.length - 1] as number | string];
+  return graph.node({
+    opType: "MatMul",
+    inputs: [x, matrix],
+    outputs: [{ dtype: x.dtype, shape }],
+    vjp: ({ inputs, gradient, needs }) => [
+      needs(0) ? matmul(graph, gradient, turned) : undefined,
+      needs(1) ? productGradient(graph, inputs[0] as Value, gradient, matrix) : undefined,
+    ],
+  })[0] as Value;
+}
+
 /** `x` with its last two axes exchanged */
 export function transposeMatrix(graph: GraphBuilder, x: Value): Value {
   const rank = x.shape.length;
@@ -128,7 +150,12 @@ export function productGradient(graph: GraphBuilder, a: Value, gradient: Value, 
  * cost more than they bring once they are larger than what they are made of.
  */
 function splits(graph: GraphBuilder, a: Value, inner: number, outer: number): boolean {
-  return inner * outer <= staticSize(graph, "MatMul", a, -2) * (inner + outer);
+  return paysInParts(staticSize(graph, "MatMul", a, -2), inner, outer);
+}
+
+/** The same by sizes: `rows` of one leading index, and the matrix [inner, outer]. */
+export function paysInParts(rows: number, inner: number, outer: number): boolean {
+  return inner * outer <= rows * (inner + outer);
 }
 
 /** Gradients of matrix products. */

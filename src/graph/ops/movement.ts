@@ -3,6 +3,7 @@ import type { Dim, GraphBuilder, Value } from "../builder.js";
 import { formatShape } from "../builder.js";
 import { elementCount, type DType } from "../../tensor/dtype.js";
 import type { VjpRules } from "../vjp.js";
+import { cast } from "./elementwise.js";
 import { unbroadcast } from "./reduction.js";
 import { resolveAxis, staticSize, sumDims } from "./shapes.js";
 
@@ -114,11 +115,25 @@ export function concat(graph: GraphBuilder, parts: readonly Value[], axis: numbe
   })[0] as Value;
 }
 
+/** Most outputs of one Split: with its input, as many buffers as a WebGPU kernel may have. */
+const MOST_PIECES = 15;
+
 /** Consecutive pieces of fixed sizes along `axis` */
 export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], axis: number): Value[] {
   const along = resolveAxis(graph, "Split", x, axis);
-  if (staticSize(graph, "Split", x, along) !== sizes.reduce((sum, size) => sum + size, 0)) {
+  const total = (parts: readonly number[]): number => parts.reduce((sum, size) => sum + size, 0);
+  if (staticSize(graph, "Split", x, along) !== total(sizes)) {
     throw graph.shapeError("Split", `pieces ${sizes.join(" + ")} do not fill axis ${axis}`, [x]);
+  }
+  if (sizes.length === 1) return [x];
+  if (sizes.length > MOST_PIECES) {
+    const share = Math.ceil(sizes.length / Math.ceil(sizes.length / MOST_PIECES));
+    const groups = Array.from({ length: Math.ceil(sizes.length / share) }, (_, i) =>
+      sizes.slice(i * share, (i + 1) * share),
+    );
+    return split(graph, x, groups.map(total), along).flatMap((part, i) =>
+      split(graph, part, groups[i] as number[], along),
+    );
   }
   return graph.node({
     opType: "Split",
@@ -143,7 +158,7 @@ export function expand(graph: GraphBuilder, x: Value, shape: readonly Dim[]): Va
 }
 
 /** A tensor of zeros */
-function zeros(graph: GraphBuilder, shape: readonly Dim[], dtype: DType): Value {
+export function zeros(graph: GraphBuilder, shape: readonly Dim[], dtype: DType): Value {
   return expand(graph, graph.floats([0], [], dtype), shape);
 }
 
@@ -167,8 +182,13 @@ export const MOVEMENT_VJPS: VjpRules = {
     return split(graph, gradient, sizes, axis);
   },
   Split: ({ graph, node, gradients }) => {
-    const { dtype } = gradients.find((gradient) => gradient !== undefined) as Value;
-    const pieces = node.outputValues.map((piece, i) => gradients[i] ?? zeros(graph, (piece as Value).shape, dtype));
+    const known = gradients.filter((gradient) => gradient !== undefined);
+    // Some may have been summed as float32.
+    const dtype = known.some((gradient) => gradient.dtype === "float32") ? "float32" : (known[0] as Value).dtype;
+    const pieces = node.outputValues.map((piece, i) => {
+      const gradient = gradients[i];
+      return gradient === undefined ? zeros(graph, (piece as Value).shape, dtype) : cast(graph, gradient, dtype);
+    });
     return [concat(graph, pieces, Number(node.attributes["axis"]))];
   },
 };
