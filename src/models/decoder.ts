@@ -2,10 +2,10 @@
 import { PrecisError } from "../errors.js";
 import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
 import { attention, rotary } from "../graph/ops/attention.js";
-import { add, cast, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
+import { add, cast, gelu, mul, scale, softcap, swiglu } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
-import { rmsNorm } from "../graph/ops/normalization.js";
+import { rmsNorm, skipRmsNorm } from "../graph/ops/normalization.js";
 import { reduceMean, rowProduct } from "../graph/ops/reduction.js";
 import { sumDims } from "../graph/ops/shapes.js";
 import type { DecoderConfig, LayerType } from "./config.js";
@@ -87,11 +87,10 @@ export class DecoderEmitter {
       const pairs = config.rotary[type].inverseFrequencies.length;
       const table = (name: string): Value => this.graph.input(name, "float32", [dims.batch, dims.seq, pairs]);
       const { attentionBias, rotary: tables } = options.values ?? {};
-      this.#bias.set(
-        type,
+      const bias =
         attentionBias?.(type) ??
-          this.graph.input(DECODER_IO.attentionBias(type), "float32", [dims.batch, 1, dims.seq, total]),
-      );
+        this.graph.input(DECODER_IO.attentionBias(type), "float32", [dims.batch, 1, dims.seq, total]);
+      this.#bias.set(type, this.#narrow(bias));
       const { cos, sin } = tables?.(type) ?? {
         cos: table(DECODER_IO.rotaryCos(type)),
         sin: table(DECODER_IO.rotarySin(type)),
@@ -210,22 +209,19 @@ export class DecoderEmitter {
   }
 
   #layer(place: Place, hidden: Value): Value {
+    const { graph } = this;
     const { picks } = place;
     const prefix = `model.layers.${place.layer}`;
     const { sandwichNorms } = this.#config;
     const attended = this.#widen(this.#attention(place, this.#narrow(this.#norm(hidden, `${prefix}.input_layernorm`))));
-    const afterAttention = add(
-      this.graph,
-      picks === undefined ? hidden : this.#pick(hidden, picks),
-      sandwichNorms ? this.#norm(attended, `${prefix}.post_attention_layernorm`) : attended,
-    );
-    const mlpNorm = sandwichNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-    const fed = this.#widen(this.#mlp(place, this.#narrow(this.#norm(afterAttention, `${prefix}.${mlpNorm}`))));
-    return add(
-      this.graph,
-      afterAttention,
-      sandwichNorms ? this.#norm(fed, `${prefix}.post_feedforward_layernorm`) : fed,
-    );
+    const residual = picks === undefined ? hidden : this.#pick(hidden, picks);
+    if (!sandwichNorms) {
+      const { normed, sum } = this.#addAndNorm(residual, attended, `${prefix}.post_attention_layernorm`);
+      return add(graph, sum, this.#widen(this.#mlp(place, this.#narrow(normed))));
+    }
+    const afterAttention = add(graph, residual, this.#norm(attended, `${prefix}.post_attention_layernorm`));
+    const fed = this.#mlp(place, this.#narrow(this.#norm(afterAttention, `${prefix}.pre_feedforward_layernorm`)));
+    return add(graph, afterAttention, this.#norm(this.#widen(fed), `${prefix}.post_feedforward_layernorm`));
   }
 
   /** The output of a layer's attention, of the picked rows where there are such. */
@@ -307,11 +303,11 @@ export class DecoderEmitter {
       { bias: mlpBias, join: false },
     ) as [Value, Value];
     // The powers of a GELU and of its gradient leave the range of half floats.
-    const active =
+    const fed =
       activation === "silu"
-        ? silu(graph, gate)
-        : this.#narrow(gelu(graph, this.#widen(gate), activation === "gelu" ? "none" : "tanh"));
-    return this.#project(place, mul(graph, active, up), "mlp.down_proj", mlpBias);
+        ? swiglu(graph, gate, up)
+        : mul(graph, this.#narrow(gelu(graph, this.#widen(gate), activation === "gelu" ? "none" : "tanh")), up);
+    return this.#project(place, fed, "mlp.down_proj", mlpBias);
   }
 
   /** Projections of one input: one product and a split where the weights are stacked, else one product each. */
@@ -394,10 +390,23 @@ export class DecoderEmitter {
   }
 
   #norm(x: Value, name: string): Value {
+    return rmsNorm(this.graph, x, this.#normWeight(name), this.#config.normEpsilon);
+  }
+
+  /** The sum of two branches and its norm, in a pass that stands alone as one kernel. */
+  #addAndNorm(a: Value, b: Value, name: string): { normed: Value; sum: Value } {
+    const { graph } = this;
+    const weight = this.#normWeight(name);
+    if (!this.#cached) return skipRmsNorm(graph, a, b, weight, this.#config.normEpsilon);
+    const sum = add(graph, a, b);
+    return { normed: rmsNorm(graph, sum, weight, this.#config.normEpsilon), sum };
+  }
+
+  #normWeight(name: string): Value {
     const { graph } = this;
     const weight = this.#weights.vector(graph, `${name}.weight`);
-    const { normOffset, normEpsilon } = this.#config;
-    return rmsNorm(graph, x, normOffset === 0 ? weight : add(graph, weight, graph.floats([normOffset])), normEpsilon);
+    const { normOffset } = this.#config;
+    return normOffset === 0 ? weight : add(graph, weight, graph.floats([normOffset]));
   }
 
   #headNorm(x: Value, layer: number, name: string, heads: number): Value {

@@ -16,7 +16,7 @@ export interface AttentionSpec {
   keys: Value;
   /** [batch, seq, kvHeads · headDim] */
   values: Value;
-  /** [batch | 1, heads | 1, seq, past + seq], added to the scores before the softmax */
+  /** [batch | 1, heads | 1, seq, past + seq], of the queries' type, added to the scores before the softmax */
   attentionBias: Value;
   /** [batch, kvHeads, past, headDim] */
   pastKeys?: Value;
@@ -93,7 +93,7 @@ function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: numbe
 
 /**
  * The same from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
- * per key head. Half floats are multiplied as they are; the softmax between the products is taken in the bias's type.
+ * per key head. Half floats are multiplied as they are, and the bias is added to them; the softmax of them is float32.
  */
 function primitiveAttention(
   graph: GraphBuilder,
@@ -114,8 +114,9 @@ function primitiveAttention(
   const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
   const scaled = spec.scale === 1 ? grouped : multiply(graph, grouped, spec.scale);
   const scores = matmul(graph, scaled, transpose(graph, keys, [0, 1, 3, 2]));
-  const wide = cast(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias.dtype);
-  const biased = add(graph, wide, attentionBias);
+  const perHeadScores = reshape(graph, scores, [batch, queryHeads, seq, total]);
+  // Where the bias is 0, as it is at every key that counts, nothing is rounded once more.
+  const biased = cast(graph, add(graph, perHeadScores, attentionBias), "float32");
   // The shorter gradient holds only while nothing but the values meets the weights.
   const plain = (x: Value): Value => cast(graph, softmax(graph, x), queries.dtype);
   const weights = spec.returnWeights === true ? plain(biased) : softmaxBefore(graph, biased, queries.dtype);

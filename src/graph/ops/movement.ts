@@ -32,20 +32,21 @@ export function reshape(graph: GraphBuilder, x: Value, shape: readonly Dim[]): V
   })[0] as Value;
 }
 
-/** `x` with its axes in another order; undoing an earlier transposition gives what that started from */
+/** `x` with its axes in another order. Of a transposition of a transposition one is left, or none if they undo each other. */
 export function transpose(graph: GraphBuilder, x: Value, order: readonly number[]): Value {
   if ([...order].sort((a, b) => a - b).join() !== x.shape.map((_, axis) => axis).join()) {
     throw graph.shapeError("Transpose", `order ${order.join()} does not name every axis once`, [x]);
   }
   const maker = graph.makerOf(x);
-  const earlier = maker?.opType === "Transpose" ? (maker.attributes["perm"] as readonly bigint[]) : [];
-  if (earlier.length > 0 && order.every((axis, place) => Number(earlier[axis]) === place)) {
-    return maker?.inputValues[0] as Value;
-  }
+  const earlier =
+    maker?.opType === "Transpose" ? (maker.attributes["perm"] as readonly bigint[]).map(Number) : undefined;
+  const source = earlier === undefined ? x : (maker?.inputValues[0] as Value);
+  const whole = earlier === undefined ? order : order.map((axis) => earlier[axis] as number);
+  if (whole.every((axis, place) => axis === place)) return source;
   return graph.node({
     opType: "Transpose",
-    inputs: [x],
-    attributes: { perm: order.map(BigInt) },
+    inputs: [source],
+    attributes: { perm: whole.map(BigInt) },
     outputs: [{ dtype: x.dtype, shape: order.map((axis) => x.shape[axis] as Dim) }],
   })[0] as Value;
 }
