@@ -179,10 +179,29 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
   if (rotaryDim > headDim || !Number.isInteger(headDim)) {
     throw graph.shapeError(opType, `cannot turn ${rotaryDim} of ${headDim} elements`, [x, cos]);
   }
+  const [batch, seq] = x.shape;
+  const turn = { heads, part: rotaryDim === headDim ? 0 : rotaryDim };
+  if (typeof batch !== "number" || typeof seq !== "number") return turnPairs(graph, x, [cos, sin], turn);
+  // Told which row of the tables belongs to which token, a device need not number the tokens first.
+  const tokens = batch * seq;
+  const rows = graph.integers(
+    Array.from({ length: tokens }, (_, token) => token),
+    [batch, seq],
+  );
+  const flat = (table: Value): Value => reshape(graph, table, [tokens, rotaryDim / 2]);
+  return turnPairs(graph, x, [flat(cos), flat(sin), rows], turn);
+}
+
+function turnPairs(
+  graph: GraphBuilder,
+  x: Value,
+  tables: readonly (Value | undefined)[],
+  { heads, part }: { heads: number; part: number },
+): Value {
   return graph.node({
-    opType,
-    inputs: [x, cos, sin],
-    attributes: { num_heads: BigInt(heads), rotary_embedding_dim: rotaryDim === headDim ? 0n : BigInt(rotaryDim) },
+    opType: "RotaryEmbedding",
+    inputs: [x, ...tables],
+    attributes: { num_heads: BigInt(heads), rotary_embedding_dim: BigInt(part) },
     outputs: [x],
   })[0] as Value;
 }
@@ -190,7 +209,9 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
 /** Gradient of a rotation: the rotation back. */
 export const ATTENTION_VJPS: VjpRules = {
   RotaryEmbedding: ({ graph, node, inputs, gradient }) => {
-    const [, cos, sin] = inputs as [Value, Value, Value];
-    return [rotary(graph, gradient, cos, multiply(graph, sin, -1), Number(node.attributes["num_heads"]))];
+    const [, cos, sin, rows] = inputs;
+    const [heads, part] = ["num_heads", "rotary_embedding_dim"].map((name) => Number(node.attributes[name]));
+    const tables = [cos, multiply(graph, sin as Value, -1), rows].filter((value) => value !== undefined);
+    return [turnPairs(graph, gradient, tables, { heads: heads as number, part: part as number })];
   },
 };
