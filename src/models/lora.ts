@@ -1,8 +1,9 @@
 /** @file The conditional LoRA of CCM (arXiv 2312.03414, section 3.1) in a graph: low-rank updates that a gate lets through. */
 import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
 import { add, mul } from "../graph/ops/elementwise.js";
-import { linear, turnedProduct, type TurnedMatrix } from "../graph/ops/linalg.js";
+import { linear } from "../graph/ops/linalg.js";
 import { concat, split } from "../graph/ops/movement.js";
+import { turnedProduct, type TurnedMatrix } from "../graph/ops/stacked.js";
 
 /** The matrices of one update: `a` [rank, in], `b` [out, rank]. */
 export interface LoraMatrices {

@@ -1,44 +1,35 @@
 /**
- * @file The trained vector cut into tensors. A matrix of the LoRA is taken out of it, turned and copied for all layers at
- * once: done layer by layer, these small nodes were a third of a step's, and each costs the host of a GPU the same.
+ * @file The trained vector cut into tensors. A matrix of the LoRA is taken out of it and turned for all layers at once:
+ * done layer by layer, these small nodes are a third of a step's, and each costs the host of a GPU the same.
  */
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { cast } from "../graph/ops/elementwise.js";
-import { paysInParts, transposeMatrix, type TurnedMatrix } from "../graph/ops/linalg.js";
-import { concat, expand, reshape, split, zeros } from "../graph/ops/movement.js";
+import { transposeMatrix } from "../graph/ops/linalg.js";
+import { concat, reshape, split, zeros } from "../graph/ops/movement.js";
+import { matricesOf, type TurnedMatrix } from "../graph/ops/stacked.js";
 import type { DecoderConfig } from "../models/config.js";
 import type { LoraTarget } from "../models/decoder-io.js";
 import type { StackedLora } from "../models/lora.js";
 import { projectionSize } from "../models/projections.js";
+import type { FloatDType } from "../tensor/dtype.js";
 import { loraName, type ParameterLayout, type ParameterSlice } from "./parameters.js";
-
-/** How the tensors are used. */
-export interface TensorUse {
-  batch: number;
-  seq: number;
-  /** Type of the LoRA's matrices. */
-  dtype: "float32" | "float16";
-  /** Whether what follows the last layer's attention sees other rows than [batch, seq]. */
-  lastLayerPicks: boolean;
-}
-
-const READS_EVERY_ROW = /\.(q|k|v|qkv)_proj$/;
 
 /** The parts of a trained vector, in the forms that a graph multiplies by. */
 export class TrainedTensors {
   readonly #graph: GraphBuilder;
   readonly #config: DecoderConfig;
-  readonly #use: TensorUse;
   /** [layers, ...shape] by the name that a LoRA's matrix has in the first layer. */
   readonly #stacks = new Map<string, Value>();
   readonly #others = new Map<string, Value>();
   readonly #loras = new Map<string, StackedLora[]>();
 
-  /** @param vector [parameters] float32, laid out layer by layer, with what belongs to no layer behind */
-  constructor(graph: GraphBuilder, config: DecoderConfig, vector: Value, layout: ParameterLayout, use: TensorUse) {
+  /**
+   * @param vector [parameters] float32, laid out layer by layer, with what belongs to no layer behind
+   * @param dtype type of the LoRA's matrices
+   */
+  constructor(graph: GraphBuilder, config: DecoderConfig, vector: Value, layout: ParameterLayout, dtype: FloatDType) {
     this.#graph = graph;
     this.#config = config;
-    this.#use = use;
     const { layerCount } = config;
     const ofLayers = layout.slices.filter(({ name }) => name.startsWith("lora_"));
     const ofFirst = ofLayers.slice(0, ofLayers.length / layerCount);
@@ -51,7 +42,7 @@ export class TrainedTensors {
       this.#others.set(name, reshape(graph, pieces[head.length + index] as Value, shape)),
     );
     if (width === 0) return;
-    const layers = reshape(graph, cast(graph, pieces[0] as Value, use.dtype), [layerCount, width]);
+    const layers = reshape(graph, cast(graph, pieces[0] as Value, dtype), [layerCount, width]);
     const columns = split(
       graph,
       layers,
@@ -87,14 +78,9 @@ export class TrainedTensors {
     );
     const turned = targets.map((target) => transposeMatrix(graph, stackOf("b", target)));
     const b = outputs === undefined ? turned : [this.#blocks(targets, turned, outputs)];
-    const picks = this.#use.lastLayerPicks && !READS_EVERY_ROW.test(targets[0] as string);
-    const [layersOfA, ...layersOfB] = [this.#perLayer(transposeMatrix(graph, a), a, picks)].concat(
-      b.map((matrix) => this.#perLayer(matrix, transposeMatrix(graph, matrix), picks)),
-    );
-    return Array.from({ length: this.#config.layerCount }, (_, layer) => ({
-      a: layersOfA?.[layer] as TurnedMatrix,
-      b: layersOfB.map((layers) => layers[layer] as TurnedMatrix),
-    }));
+    const layersOfA = matricesOf(graph, transposeMatrix(graph, a));
+    const layersOfB = b.map((stack) => matricesOf(graph, stack));
+    return layersOfA.map((ofA, layer) => ({ a: ofA, b: layersOfB.map((layers) => layers[layer] as TurnedMatrix) }));
   }
 
   /** [layers, ranks, outputs] with each matrix [layers, rank, out] where its ranks meet its outputs, and zeros elsewhere. */
@@ -111,28 +97,5 @@ export class TrainedTensors {
       return concat(graph, parts, 2);
     });
     return concat(graph, rows, 1);
-  }
-
-  /** The layers of a stack [layers, in, out] and of the same turned. */
-  #perLayer(stack: Value, turned: Value, lastPicks: boolean): TurnedMatrix[] {
-    const graph = this.#graph;
-    const { batch, seq } = this.#use;
-    const [layers, inner, outer] = stack.shape as [number, number, number];
-    const single = (x: Value): Value => reshape(graph, x, x.shape.slice(1));
-    const cut = (x: Value): Value[] =>
-      split(
-        graph,
-        x,
-        Array.from({ length: x.shape[0] as number }, () => 1),
-        0,
-      ).map(single);
-    const back = cut(turned);
-    // Gradients come in one part for each row of the batch, and are summed for all layers together.
-    const copied = paysInParts(seq, inner, outer) ? (lastPicks ? layers - 1 : layers) : 0;
-    const [first, rest] = copied % layers === 0 ? [stack, stack] : split(graph, stack, [copied, layers - copied], 0);
-    const copies = (): Value[] =>
-      cut(expand(graph, reshape(graph, first as Value, [copied, 1, inner, outer]), [copied, batch, inner, outer]));
-    const forward = [...(copied > 0 ? copies() : []), ...(copied < layers ? cut(rest as Value) : [])];
-    return forward.map((matrix, layer) => ({ matrix, turned: back[layer] as Value }));
   }
 }

@@ -77,22 +77,19 @@ export interface TrainedDecoder {
   emitter: DecoderEmitter;
 }
 
-/**
- * A decoder whose LoRA is cut from the trained vector, an input; matrices of the LoRA have the type of the products.
- * @param lastLayerPicks whether the last layer will go on with some rows only
- */
+/** A decoder whose LoRA is cut from the trained vector, an input; matrices of the LoRA have the type of the products. */
 export function trainedDecoder(
   graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
   layout: ParameterLayout,
   spec: TrainingGraphSpec,
-  { dropout, lastLayerPicks }: { dropout: DropoutOptions | undefined; lastLayerPicks: boolean },
+  dropout?: DropoutOptions,
 ): TrainedDecoder {
   const { batch, seq, targets: loraTargets, loraScale } = spec;
   const compute = computeType(spec);
   const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
-  const tensors = new TrainedTensors(graph, config, vector, layout, { batch, seq, dtype: compute, lastLayerPicks });
+  const tensors = new TrainedTensors(graph, config, vector, layout, compute);
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
   const emitter = new DecoderEmitter(
     graph,
@@ -194,9 +191,7 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const lastLayerPicks = spec.labels < spec.batch * spec.seq;
-  const parts = trainedDecoder(graph, config, weights, layout, spec, { dropout, lastLayerPicks });
-  const { vector, tensors, emitter } = parts;
+  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, dropout);
   const hidden = emitter.layersAt(embed(graph, emitter, spec, tensors.get("comp_embeddings")), labelPicks(graph, spec));
   const last = emitter.finalNorm(hidden);
   return { vector, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };

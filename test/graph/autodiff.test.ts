@@ -6,10 +6,11 @@ import { VJP_RULES } from "#precis/graph/autodiff.js";
 import type { GraphBuilder, Value } from "#precis/graph/builder.js";
 import { attention, rotary } from "#precis/graph/ops/attention.js";
 import * as elementwise from "#precis/graph/ops/elementwise.js";
-import { matmul, turnedProduct } from "#precis/graph/ops/linalg.js";
+import { matmul } from "#precis/graph/ops/linalg.js";
 import { concat, expand, pickRows, reshape, split, transpose } from "#precis/graph/ops/movement.js";
 import { rmsNorm, skipRmsNorm } from "#precis/graph/ops/normalization.js";
 import { logSumExp, reduceMax, reduceMean, reduceSum, rowProduct, softmax } from "#precis/graph/ops/reduction.js";
+import { matricesOf, turnedProduct } from "#precis/graph/ops/stacked.js";
 import { expectGradients } from "./autodiff-check.js";
 import { plain, type Plain } from "./run-graph.js";
 
@@ -182,18 +183,21 @@ describe("gradients equal finite differences", () => {
     await expectGradients({ x: plain([2, 5]) }, (graph, { x }) => swiglu(graph, x, x));
   });
 
-  test("a product with a matrix that is held turned as well", async () => {
-    const inputs = { x: plain([2, 3, 4]), weight: plain([4, 2], 2) };
-    for (const shape of [
-      [4, 2],
-      [2, 4, 2],
-    ])
-      await expectGradients(inputs, (graph, { x, weight }) =>
-        turnedProduct(graph, x, {
-          matrix: expand(graph, weight, shape),
-          turned: transpose(graph, weight, [1, 0]),
-        }),
-      );
+  test.each([
+    ["in parts by row of a batch", [2, 8, 4], 2],
+    ["in parts, with a wide output", [2, 8, 2], 4],
+    ["in one part", [2, 1, 4], 5],
+    ["of rows without a batch", [3, 4], 2],
+  ])("products with the matrices of a stack, %s", async (_name, dims, outer) => {
+    const layers = 17;
+    const inner = dims[dims.length - 1] as number;
+    const inputs = { x: plain(dims), stack: plain([layers, inner, outer], 2) };
+    await expectGradients(inputs, (graph, { x, stack }) =>
+      matricesOf(graph, stack)
+        .filter((_, layer) => layer % 8 === 0 || layer === 1)
+        .map((matrix) => turnedProduct(graph, x, matrix))
+        .reduce((sum, product) => add(graph, sum, product)),
+    );
   });
 
   test.each([

@@ -96,28 +96,6 @@ export function columnQuantizedLinear(graph: GraphBuilder, x: Value, weight: Col
   return mul(graph, product as Value, largest);
 }
 
-/** A trained matrix, and the same turned for the way back, so that no node of a pass has to turn it. */
-export interface TurnedMatrix {
-  /** [in, out]; or [batch, in, out], a copy for each row of a batch, whose gradients are summed where the copies are made */
-  matrix: Value;
-  /** [out, in] */
-  turned: Value;
-}
-
-/** x · matrix: [..., in] → [..., out]. The gradient by the matrix goes to `matrix` alone. */
-export function turnedProduct(graph: GraphBuilder, x: Value, { matrix, turned }: TurnedMatrix): Value {
-  const shape = [...x.shape.slice(0, -1), matrix.shape[matrix.shape.length - 1] as number | string];
-  return graph.node({
-    opType: "MatMul",
-    inputs: [x, matrix],
-    outputs: [{ dtype: x.dtype, shape }],
-    vjp: ({ inputs, gradient, needs }) => [
-      needs(0) ? matmul(graph, gradient, turned) : undefined,
-      needs(1) ? productGradient(graph, inputs[0] as Value, gradient, matrix) : undefined,
-    ],
-  })[0] as Value;
-}
-
 /** `x` with its last two axes exchanged */
 export function transposeMatrix(graph: GraphBuilder, x: Value): Value {
   const rank = x.shape.length;
@@ -125,7 +103,7 @@ export function transposeMatrix(graph: GraphBuilder, x: Value): Value {
 }
 
 /** `x` as a matrix: leading axes folded into one */
-function asMatrix(graph: GraphBuilder, x: Value): Value {
+export function asMatrix(graph: GraphBuilder, x: Value): Value {
   if (x.shape.length === 2) return x;
   const rows = x.shape.slice(0, -1).map((_, axis) => staticSize(graph, "MatMul", x, axis));
   return reshape(graph, x, [rows.reduce((product, size) => product * size, 1), x.shape[x.shape.length - 1] as number]);

@@ -119,6 +119,13 @@ export function concat(graph: GraphBuilder, parts: readonly Value[], axis: numbe
 /** Most outputs of one Split: with its input, as many buffers as a WebGPU kernel may have. */
 const MOST_PIECES = 15;
 
+/** The sizes of pieces in as many groups as it takes for one Split each. */
+export function pieceGroups(sizes: readonly number[]): number[][] {
+  const count = Math.ceil(sizes.length / MOST_PIECES);
+  const share = Math.ceil(sizes.length / count);
+  return Array.from({ length: count }, (_, i) => sizes.slice(i * share, (i + 1) * share));
+}
+
 /** Consecutive pieces of fixed sizes along `axis` */
 export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], axis: number): Value[] {
   const along = resolveAxis(graph, "Split", x, axis);
@@ -127,14 +134,10 @@ export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], a
     throw graph.shapeError("Split", `pieces ${sizes.join(" + ")} do not fill axis ${axis}`, [x]);
   }
   if (sizes.length === 1) return [x];
-  if (sizes.length > MOST_PIECES) {
-    const share = Math.ceil(sizes.length / Math.ceil(sizes.length / MOST_PIECES));
-    const groups = Array.from({ length: Math.ceil(sizes.length / share) }, (_, i) =>
-      sizes.slice(i * share, (i + 1) * share),
-    );
-    return split(graph, x, groups.map(total), along).flatMap((part, i) =>
-      split(graph, part, groups[i] as number[], along),
-    );
+  const groups = pieceGroups(sizes);
+  if (groups.length > 1) {
+    const parts = split(graph, x, groups.map(total), along);
+    return parts.flatMap((part, i) => split(graph, part, groups[i] as number[], along));
   }
   return graph.node({
     opType: "Split",
