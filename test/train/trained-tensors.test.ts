@@ -45,6 +45,7 @@ async function matrices(outputs?: readonly LoraTarget[]) {
   /** Element [row, column] of the matrix that a slice holds in the second layer. */
   const at = (side: "a" | "b", target: LoraTarget, row: number, column: number): number => {
     const slice = layout.slices.find(({ name }) => name === loraName(side, 1, target));
+    if (slice === undefined) throw new Error(`The vector has no ${side} of ${target}.`);
     return slice.offset + row * slice.shape[1] + column;
   };
   return { results, at, hidden: config.hiddenSize, queries: config.queryHeads * config.headDim };
