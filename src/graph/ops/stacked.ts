@@ -70,11 +70,18 @@ function layersOf(graph: GraphBuilder, stack: Value): Value[] {
 function cutLayers(graph: GraphBuilder, stack: Value): Value[] {
   const [layers, rows, columns] = stack.shape as [number, number, number];
   const joinParts: VjpRule = ({ gradients }) => [sumParts(graph, gradients, stack)];
+  // The engine would carry a transposition of the stack past the Split, and do it for each layer; not past a Reshape.
+  const [flat] = graph.node({
+    opType: "Reshape",
+    inputs: [stack, graph.integers([layers, rows * columns])],
+    outputs: [{ dtype: stack.dtype, shape: [layers, rows * columns] }],
+    vjp: ({ gradient }) => [gradient],
+  });
   const pieces = graph.node({
     opType: "Split",
-    inputs: [stack, graph.integers(Array.from({ length: layers }, () => 1))],
+    inputs: [flat, graph.integers(Array.from({ length: layers }, () => 1))],
     attributes: { axis: 0n },
-    outputs: Array.from({ length: layers }, () => ({ dtype: stack.dtype, shape: [1, rows, columns] })),
+    outputs: Array.from({ length: layers }, () => ({ dtype: stack.dtype, shape: [1, rows * columns] })),
     vjp: joinParts,
   });
   return pieces.map(
