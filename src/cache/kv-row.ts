@@ -1,7 +1,7 @@
 /** @file One sequence's keys and values, slot by slot, inside a store that several sequences may share. */
 import { PrecisError } from "../errors.js";
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
-import { KvStore, type KvShape } from "./kv-store.js";
+import { KvStore, roomFor, type KvShape } from "./kv-store.js";
 import { joinOrigins, type SlotOrigin } from "./slot-origin.js";
 
 /**
@@ -25,14 +25,6 @@ export interface RowContents {
   kinds: SlotKind[];
   /** Where each slot comes from, as far as it is known. */
   origins?: (SlotOrigin | undefined)[];
-}
-
-/** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
-function roomFor(length: number): number {
-  if (length === 0) return 0;
-  const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3));
-  // Half a step ahead, so that windows of round sizes do not grow and shrink at every token.
-  return Math.ceil((length + step / 2) / step) * step;
 }
 
 /**
@@ -284,17 +276,11 @@ export class KvRow {
     return row;
   }
 
-  /** Moves rows into one shared store, in this order, so that a batch can read them in place. */
-  static gather(rows: readonly KvRow[], spare: number): KvStore {
-    const shape = (rows[0] as KvRow).shape;
-    const longest = Math.max(...rows.map((row) => row.length));
-    const store = new KvStore(shape, rows.length, longest + spare);
-    rows.forEach((row, index) => store.copyRow(index, row.#store, row.#index, row.length));
-    rows.forEach((row, index) => {
-      row.#store = store;
-      row.#index = index;
-    });
-    return store;
+  /** Moves the row to a free place of a store that several rows share and that has room for it. */
+  place(store: KvStore, index: number): void {
+    store.copyRow(index, this.#store, this.#index, this.length);
+    this.#store = store;
+    this.#index = index;
   }
 
   /** Moves the row out of a shared store into one of its own. */
@@ -303,10 +289,7 @@ export class KvRow {
   }
 
   #moveToOwnStore(): void {
-    const own = new KvStore(this.shape, 1, roomFor(this.length));
-    own.copyRow(0, this.#store, this.#index, this.length);
-    this.#store = own;
-    this.#index = 0;
+    this.place(new KvStore(this.shape, 1, roomFor(this.length)), 0);
   }
 
   #reserve(slots: number): void {

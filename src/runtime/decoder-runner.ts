@@ -15,6 +15,7 @@ import type { Device } from "./device.js";
 import type { EmbeddingTable } from "./embedding-table.js";
 import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
 import { EngineTurns, type RunKind } from "./engine-turns.js";
+import { passCosts, SharedReads, type Read } from "./shared-reads.js";
 
 /** One sequence to run: its cached past and its new tokens. */
 export interface SequenceInput {
@@ -30,10 +31,13 @@ export interface SequenceInput {
   visible?: (query: number, key: number) => boolean;
 }
 
+/** Which tokens of a sequence get logits: none, the last one, all, or those at these places. */
+export type Picks = "none" | "last" | "all" | readonly number[];
+
 /** What a run should compute besides the new rows. */
 export interface ForwardOptions {
-  /** Which tokens get logits: none, the last of each sequence, all, or those at these places of each sequence. */
-  logits: "none" | "last" | "all" | readonly (readonly number[])[];
+  /** Which tokens get logits: the same of each sequence, or a choice for each. */
+  logits: "none" | "last" | "all" | readonly Picks[];
   adapter?: LoadedAdapter | undefined;
   /** Inner tensors to return; each set of taps has a session of its own. */
   taps?: readonly string[];
@@ -74,12 +78,14 @@ export class DecoderRunner implements AsyncDisposable {
   readonly #parts: RunnerParts;
   readonly #sessions = new Map<string, Promise<EngineSession>>();
   readonly #turns = new EngineTurns();
+  readonly #reads: SharedReads;
   #loraTargets: readonly LoraTarget[] = [];
 
   constructor(parts: RunnerParts) {
     this.config = parts.config;
     this.#parts = parts;
     this.shape = { layers: parts.config.layerCount, kvHeads: parts.config.kvHeads, headDim: parts.config.headDim };
+    this.#reads = new SharedReads(this.#turns, (reads) => this.#readTogether(reads), passCosts(parts.config));
   }
 
   /** Starts the engine ahead of the first run; returns the device it runs on. */
@@ -96,9 +102,43 @@ export class DecoderRunner implements AsyncDisposable {
     await this.#disposeSessions();
   }
 
-  /** One forward pass over a batch of sequences of any lengths, when it is its turn. The caches keep their contents. */
+  /**
+   * One forward pass over a batch of sequences of any lengths, when it is its turn. The caches keep their contents. A lone
+   * sequence to read may share its pass with others that wait.
+   */
   forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
-    return this.#turns.take(options.kind ?? "read", () => this.#forward(batch, options));
+    const { kind = "read", logits, taps = [], averaging } = options;
+    const [input] = batch;
+    if (input === undefined || batch.length > 1 || kind !== "read" || taps.length > 0 || averaging !== undefined) {
+      return this.#turns.take(kind, () => this.#forward(batch, options));
+    }
+    const picks = typeof logits === "string" ? logits : (logits[0] as Picks);
+    return this.#reads.read({ input, logits: picks, adapter: actingAdapter(input, options.adapter, this.config) });
+  }
+
+  /** One pass over reads with the same adapter. */
+  async #readTogether(reads: readonly Read[]): Promise<ForwardResult[]> {
+    const adapter = reads[0]?.adapter;
+    const batch = reads.map(({ input }) => input);
+    const { seq, logits, keys, values } = await this.#forward(batch, {
+      logits: reads.map(({ logits: picks }) => picks),
+      adapter,
+    });
+    const width = seq * this.shape.kvHeads * this.shape.headDim;
+    const { vocabSize } = this.config;
+    let picked = 0;
+    return reads.map(({ input, logits: picks }, index) => {
+      const own = (data: Float32Array): Float32Array => data.subarray(index * width, (index + 1) * width);
+      const from = picked * vocabSize;
+      picked += pickedTokens(input, picks).length;
+      return {
+        logits: logits.subarray(from, picked * vocabSize),
+        seq,
+        keys: keys.map(own),
+        values: values.map(own),
+        taps: {},
+      };
+    });
   }
 
   async #forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
@@ -275,10 +315,28 @@ function hasNaN(data: Float32Array): boolean {
 
 /** Rows of [batch · seq] that get logits. */
 function pickedRows(batch: readonly SequenceInput[], seq: number, which: ForwardOptions["logits"]): number[] {
-  if (which === "none") return [];
-  return batch.flatMap(({ ids }, index) => {
-    if (which === "last") return [index * seq + ids.length - 1];
-    const tokens = which === "all" ? ids.keys() : (which[index] as readonly number[]);
-    return Array.from(tokens, (token) => index * seq + token);
+  return batch.flatMap((input, index) => {
+    const picks = typeof which === "string" ? which : (which[index] as Picks);
+    return pickedTokens(input, picks).map((token) => index * seq + token);
   });
+}
+
+/** Tokens of a sequence that get logits. */
+function pickedTokens({ ids }: SequenceInput, picks: Picks): readonly number[] {
+  if (picks === "none") return [];
+  if (picks === "last") return [ids.length - 1];
+  return picks === "all" ? [...ids.keys()] : picks;
+}
+
+/**
+ * The adapter of a run, if it acts on any of its tokens or embeds one. Where it does not, it makes no difference, so that
+ * runs of several adapters can be one.
+ */
+export function actingAdapter(
+  { ids, gate, embeddings }: SequenceInput,
+  adapter: LoadedAdapter | undefined,
+  { vocabSize }: Pick<DecoderConfig, "vocabSize">,
+): LoadedAdapter | undefined {
+  if (adapter === undefined || (gate?.some((open) => open !== 0) ?? false)) return adapter;
+  return embeddings === undefined && ids.some((id) => id >= vocabSize) ? adapter : undefined;
 }

@@ -68,8 +68,13 @@ export function toFloat32(bytes: Uint8Array, dtype: DType): Float32Array {
   switch (dtype) {
     case "float32":
       return new Float32Array(buffer, byteOffset, count);
-    case "float16":
-      return Float32Array.from(new Uint16Array(buffer, byteOffset, count), (bits) => halfTable[bits] as number);
+    case "float16": {
+      // A plain loop: every embedding that is looked up comes through here, and a callback per element showed.
+      const values = new Float32Array(count);
+      const source = new Uint16Array(buffer, byteOffset, count);
+      for (let i = 0; i < count; i++) values[i] = halfTable[source[i] as number] as number;
+      return values;
+    }
     case "bfloat16": {
       const words = new Uint32Array(count);
       const source = new Uint16Array(buffer, byteOffset, count);

@@ -4,6 +4,7 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
 import { KvRow, type NewRows, type SlotKind } from "#precis/cache/kv-row.js";
+import { RowBatch } from "#precis/cache/row-batch.js";
 import { KvStore, slotBytes, type KvShape } from "#precis/cache/kv-store.js";
 import { rotaryConfig } from "#precis/models/rotary.js";
 
@@ -153,7 +154,7 @@ function perform(row: KvRow, slots: readonly Slot[], given: Command): [KvRow, Sl
     case "gather": {
       const other = new KvRow(SHAPE);
       other.append(freshRows(1, 3), 0, 0, [0, 1, 2], "text");
-      KvRow.gather([other, row], 2);
+      new RowBatch().hold([other, row]);
       expect(row.store).toBe(other.store);
       return [row, [...slots]];
     }
@@ -186,7 +187,7 @@ describe("a row", () => {
         });
         let row = new KvRow(SHAPE);
         let slots: Slot[] = [];
-        KvRow.gather([neighbours[0].row, row, neighbours[1].row], 4);
+        new RowBatch().hold([neighbours[0].row, row, neighbours[1].row]);
         for (const given of commands) {
           [row, slots] = perform(row, slots, given);
           expectSlots(row, slots);
@@ -260,7 +261,7 @@ test("a slice is a row of its own with some of the slots, out of a shared store 
     row.append(fresh, 0, 0, positions, "text");
     lists[index] = positions.map((position, i) => slotOf(fresh, i, position, "text"));
   });
-  KvRow.gather(rows, 3);
+  new RowBatch().hold(rows);
   const part = rows[1].slice(2, 5);
   expectSlots(part, lists[1].slice(2, 5));
   part.truncate(0);
