@@ -29,12 +29,15 @@ export interface RowContents {
 
 /**
  * A growing sequence of slots. Each has a position (where its key was rotated to) and a kind. The row may move between
- * stores, which is how sequences of different lengths are decoded together.
+ * stores, which is how sequences of different lengths are decoded together. Clones read the same store until one of them
+ * is written to.
  */
 export class KvRow {
   readonly shape: KvShape;
   #store: KvStore;
   #index: number;
+  /** Whether a clone may read the same place of the store, so that it must not be written to. */
+  #isBorrowed = false;
   #positions: number[] = [];
   #kinds: SlotKind[] = [];
   #origins: (SlotOrigin | undefined)[] = [];
@@ -110,6 +113,7 @@ export class KvRow {
     // Slots that stay where they are need no copy, and the front of a row often does.
     const moved = slots.findIndex((slot, index) => slot !== index);
     if (moved >= 0) {
+      this.#own();
       this.#eachHead((data, base) => {
         for (let i = moved; i < slots.length; i++) {
           const from = base + (slots[i] as number) * headDim;
@@ -133,6 +137,7 @@ export class KvRow {
   /** slot ← (1 − weight) · slot + weight · other, for keys and values of every layer and head; takes the other's position. */
   blend(slot: number, other: number, weight: number): void {
     const { headDim } = this.shape;
+    this.#own();
     this.#eachHead((data, base) => {
       for (let i = 0; i < headDim; i++) {
         const at = base + slot * headDim + i;
@@ -149,6 +154,7 @@ export class KvRow {
    */
   pool(first: number, runs: readonly number[]): void {
     const { headDim } = this.shape;
+    this.#own();
     const ends = runs.map((_, run) => first + runs.slice(0, run + 1).reduce((sum, length) => sum + length, 0));
     this.#eachHead((data, base) => {
       runs.forEach((length, run) => {
@@ -185,6 +191,7 @@ export class KvRow {
   moveTo(slot: number, position: number, rotary: readonly RotaryConfig[]): void {
     const delta = position - (this.#positions[slot] as number);
     if (delta === 0) return;
+    this.#own();
     const { layers, kvHeads } = this.shape;
     for (let layer = 0; layer < layers; layer++) {
       for (let head = 0; head < kvHeads; head++) {
@@ -203,13 +210,17 @@ export class KvRow {
     if (this.#store.batch === 1 && this.#store.capacity !== roomFor(this.length)) this.#moveToOwnStore();
   }
 
-  /** Another row with the same contents and a store of its own. */
+  /** Another row with the same contents, which are copied once one of the two changes. */
   clone(): KvRow {
-    const copy = new KvRow(this.shape, roomFor(this.length));
+    const copy = new KvRow(this.shape);
     copy.#positions = [...this.#positions];
     copy.#kinds = [...this.#kinds];
     copy.#origins = [...this.#origins];
-    copy.#store.copyRow(0, this.#store, this.#index, this.length);
+    copy.#store = this.#store;
+    copy.#index = this.#index;
+    // A place in a store of several rows is given to others in time.
+    if (this.#store.batch > 1) copy.#moveToOwnStore();
+    else this.#isBorrowed = copy.#isBorrowed = true;
     return copy;
   }
 
@@ -281,6 +292,7 @@ export class KvRow {
     store.copyRow(index, this.#store, this.#index, this.length);
     this.#store = store;
     this.#index = index;
+    this.#isBorrowed = false;
   }
 
   /** Moves the row out of a shared store into one of its own. */
@@ -288,13 +300,19 @@ export class KvRow {
     if (this.#store.batch > 1) this.#moveToOwnStore();
   }
 
-  #moveToOwnStore(): void {
-    this.place(new KvStore(this.shape, 1, roomFor(this.length)), 0);
+  #moveToOwnStore(slots = this.length): void {
+    this.place(new KvStore(this.shape, 1, roomFor(slots)), 0);
+  }
+
+  /** Makes sure that nobody else reads what is going to be written. */
+  #own(): void {
+    if (this.#isBorrowed) this.#moveToOwnStore();
   }
 
   #reserve(slots: number): void {
+    if (this.#isBorrowed) this.#moveToOwnStore(slots);
     // Growing replaces the arrays inside the store, so rows that share it stay valid.
-    if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
+    else if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
   }
 
   #pairs(

@@ -198,6 +198,36 @@ describe("a row", () => {
     );
   });
 
+  test("holds its own, whatever becomes of its clones", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(3), command), { minLength: 1, maxLength: 15 }), (commands) => {
+        const first = new KvRow(SHAPE);
+        const fresh = freshRows(1, 6);
+        const positions = [...Array.from({ length: 6 }).keys()];
+        first.append(fresh, 0, 0, positions, "text");
+        const slots = positions.map((position) => slotOf(fresh, position, position, "text"));
+        const family = [first, first.clone(), first.clone()].map((row) => ({ row, slots }));
+        family.push({ row: family[1].row.clone(), slots });
+        for (const [member, given] of commands) {
+          const { row, slots: held } = family[member];
+          const [next, nextSlots] = perform(row, held, given);
+          family[member] = { row: next, slots: nextSlots };
+          for (const each of family) expectSlots(each.row, each.slots);
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("shares its slots with its clones until one of them changes", () => {
+    const row = new KvRow(SHAPE);
+    row.append(freshRows(1, 3), 0, 0, [0, 1, 2], "text");
+    const [read, written] = [row.clone(), row.clone()];
+    written.append(freshRows(1, 1), 0, 0, [3], "text");
+    expect(read.store).toBe(row.store);
+    expect(written.store).not.toBe(row.store);
+  });
+
   test("a clone is independent", () => {
     const row = new KvRow(SHAPE);
     row.append(freshRows(1, 3), 0, 0, [0, 1, 2], "text");
