@@ -1,8 +1,9 @@
 /** @file Decodes all running generations together, one token each per step, whatever their lengths and methods. */
 import { RowBatch } from "../cache/row-batch.js";
-import { actingAdapter, type DecoderRunner, type SequenceInput } from "./decoder-runner.js";
+import type { DecoderRunner } from "./decoder-runner.js";
 import type { Generation } from "./generation.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
+import { actingAdapter, type SequenceInput } from "./sequence-input.js";
 
 interface Entry {
   generation: Generation;

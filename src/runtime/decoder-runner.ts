@@ -1,38 +1,20 @@
 /** @file Runs a decoder over batches of sequences with cached pasts. Knows tokens, positions and rows, but no method. */
 import { PrecisError } from "../errors.js";
-import { KvStore, type KvShape } from "../cache/kv-store.js";
-import type { KvRow, NewRows } from "../cache/kv-row.js";
+import type { KvShape } from "../cache/kv-store.js";
+import type { NewRows } from "../cache/kv-row.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
 import { buildDecoder } from "../models/decoder-graph.js";
-import { DECODER_IO, layerTypesOf, type LoraTarget } from "../models/decoder-io.js";
+import { DECODER_IO, type LoraTarget } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
-import { projectionSize } from "../models/projections.js";
-import { rotaryTable } from "../models/rotary.js";
+import { decoderFeeds } from "./decoder-feeds.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
-import { attentionBias } from "./attention-bias.js";
 import type { Device } from "./device.js";
 import type { EmbeddingTable } from "./embedding-table.js";
-import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
+import { EngineSession, type EngineOptions } from "./engine-session.js";
 import { EngineTurns, type RunKind } from "./engine-turns.js";
+import { actingAdapter, pickedTokens, type Picks, type SequenceInput } from "./sequence-input.js";
 import { passCosts, SharedReads, type Read } from "./shared-reads.js";
-
-/** One sequence to run: its cached past and its new tokens. */
-export interface SequenceInput {
-  past: KvRow;
-  /** Token ids; vocabSize + k stands for the adapter's COMP embedding k, or row k of `embeddings`. */
-  ids: readonly number[];
-  /** [rows, hidden] in place of the adapter's COMP embeddings. */
-  embeddings?: Float32Array;
-  positions: readonly number[];
-  /** 1 where the adapter's LoRA acts, per token; default: nowhere. */
-  gate?: readonly number[];
-  /** Further restriction on attention; see {@link attentionBias}. */
-  visible?: (query: number, key: number) => boolean;
-}
-
-/** Which tokens of a sequence get logits: none, the last one, all, or those at these places. */
-export type Picks = "none" | "last" | "all" | readonly number[];
 
 /** What a run should compute besides the new rows. */
 export interface ForwardOptions {
@@ -150,13 +132,11 @@ export class DecoderRunner implements AsyncDisposable {
     const loraTargets = this.#loraTargets;
     const prefill = this.#parts.prefillWeights !== undefined && batch.length * seq >= PREFILL_ROWS;
     const session = await this.#session(options.taps ?? [], options.averaging !== undefined, prefill);
-    const feeds: Feeds = {};
-    const store = this.#feedPast(batch, feeds);
-    this.#feedTokens(batch, seq, feeds, options);
-    this.#feedBias(batch, seq, store.capacity, feeds);
-    this.#feedAdapter(batch, seq, feeds, loraTargets, options.adapter);
-    const rows = pickedRows(batch, seq, options.logits);
-    feeds[DECODER_IO.logitRows] = integerTensor(rows);
+    const picks = typeof options.logits === "string" ? batch.map(() => options.logits as Picks) : options.logits;
+    const { adapter, averaging } = options;
+    const { config, embeddings } = this.#parts;
+    const parts = { config, shape: this.shape, embeddings };
+    const feeds = decoderFeeds(parts, { batch, seq, picks, adapter, loraTargets, averaging });
     const layers = Array.from({ length: this.config.layerCount }, (_, layer) => layer);
     const fetches = [
       DECODER_IO.logits,
@@ -187,88 +167,6 @@ export class DecoderRunner implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
-  }
-
-  /** The rows of the batch as engine inputs, in place where they lie together in one store. */
-  #feedPast(batch: readonly SequenceInput[], feeds: Feeds): KvStore {
-    const first = (batch[0] as SequenceInput).past;
-    if (batch.length === 1) first.settle();
-    const together = batch.every(({ past }, index) => past.store === first.store && past.index === first.index + index);
-    const store = together
-      ? first.store
-      : new KvStore(this.shape, batch.length, Math.max(...batch.map(({ past }) => past.length)));
-    if (!together) batch.forEach(({ past }, index) => store.copyRow(index, past.store, past.index, past.length));
-    const { kvHeads, headDim, layers } = this.shape;
-    const start = store.offset(together ? first.index : 0, 0, 0);
-    const dims = [batch.length, kvHeads, store.capacity, headDim];
-    const end = start + batch.length * kvHeads * store.capacity * headDim;
-    for (let layer = 0; layer < layers; layer++) {
-      feeds[DECODER_IO.pastKeys(layer)] = floatTensor((store.keys[layer] as Float32Array).subarray(start, end), dims);
-      feeds[DECODER_IO.pastValues(layer)] = floatTensor(
-        (store.values[layer] as Float32Array).subarray(start, end),
-        dims,
-      );
-    }
-    return store;
-  }
-
-  #feedTokens(batch: readonly SequenceInput[], seq: number, feeds: Feeds, options: ForwardOptions): void {
-    const { hiddenSize } = this.config;
-    const embeddings = new Float32Array(batch.length * seq * hiddenSize);
-    const positions = new Float64Array(batch.length * seq);
-    batch.forEach((input, index) => {
-      const extra = input.embeddings ?? options.adapter?.compEmbeddings;
-      this.#parts.embeddings.write(input.ids, embeddings, index * seq * hiddenSize, extra);
-      positions.set(input.positions, index * seq);
-    });
-    feeds[DECODER_IO.embeddings] = floatTensor(embeddings, [batch.length, seq, hiddenSize]);
-    for (const type of layerTypesOf(this.config)) {
-      const rotary = this.config.rotary[type];
-      const table = rotaryTable(rotary, positions);
-      const dims = [batch.length, seq, rotary.inverseFrequencies.length];
-      feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
-      feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
-    }
-    if (options.averaging !== undefined) {
-      feeds[DECODER_IO.averaging] = floatTensor(options.averaging, [batch.length, seq, seq]);
-    }
-  }
-
-  #feedBias(batch: readonly SequenceInput[], seq: number, capacity: number, feeds: Feeds): void {
-    const rows = batch.map(({ past, positions, visible }) => ({
-      pastPositions: past.positions,
-      pastKinds: past.kinds,
-      positions,
-      visible,
-    }));
-    for (const type of layerTypesOf(this.config)) {
-      const bias = attentionBias(rows, seq, capacity, type === "sliding" ? this.config.slidingWindow : undefined);
-      feeds[DECODER_IO.attentionBias(type)] = floatTensor(bias, [batch.length, 1, seq, capacity + seq]);
-    }
-  }
-
-  #feedAdapter(
-    batch: readonly SequenceInput[],
-    seq: number,
-    feeds: Feeds,
-    loraTargets: readonly LoraTarget[],
-    adapter: LoadedAdapter | undefined,
-  ): void {
-    if (loraTargets.length === 0) return;
-    const active = adapter !== undefined && batch.some((input) => input.gate?.some((gate) => gate !== 0) ?? false);
-    const gates = new Float32Array(batch.length * seq);
-    batch.forEach((input, index) => gates.set(input.gate ?? [], index * seq));
-    feeds[DECODER_IO.gate] = floatTensor(gates, [batch.length, seq, 1]);
-    const { config } = this;
-    for (let layer = 0; layer < config.layerCount; layer++) {
-      for (const target of loraTargets) {
-        const pair = active ? adapter.tensors(layer, target) : undefined;
-        const [inFeatures, outFeatures] = projectionSize(config, target);
-        // A rank of zero costs nothing and adds nothing.
-        feeds[DECODER_IO.loraA(layer, target)] = pair?.a ?? floatTensor(new Float32Array(0), [0, inFeatures]);
-        feeds[DECODER_IO.loraB(layer, target)] = pair?.b ?? floatTensor(new Float32Array(0), [outFeatures, 0]);
-      }
-    }
   }
 
   #session(taps: readonly string[], averaging: boolean, prefill: boolean): Promise<EngineSession> {
@@ -311,32 +209,4 @@ export class DecoderRunner implements AsyncDisposable {
 function hasNaN(data: Float32Array): boolean {
   for (let i = 0; i < data.length; i++) if (Number.isNaN(data[i])) return true;
   return false;
-}
-
-/** Rows of [batch · seq] that get logits. */
-function pickedRows(batch: readonly SequenceInput[], seq: number, which: ForwardOptions["logits"]): number[] {
-  return batch.flatMap((input, index) => {
-    const picks = typeof which === "string" ? which : (which[index] as Picks);
-    return pickedTokens(input, picks).map((token) => index * seq + token);
-  });
-}
-
-/** Tokens of a sequence that get logits. */
-function pickedTokens({ ids }: SequenceInput, picks: Picks): readonly number[] {
-  if (picks === "none") return [];
-  if (picks === "last") return [ids.length - 1];
-  return picks === "all" ? [...ids.keys()] : picks;
-}
-
-/**
- * The adapter of a run, if it acts on any of its tokens or embeds one. Where it does not, it makes no difference, so that
- * runs of several adapters can be one.
- */
-export function actingAdapter(
-  { ids, gate, embeddings }: SequenceInput,
-  adapter: LoadedAdapter | undefined,
-  { vocabSize }: Pick<DecoderConfig, "vocabSize">,
-): LoadedAdapter | undefined {
-  if (adapter === undefined || (gate?.some((open) => open !== 0) ?? false)) return adapter;
-  return embeddings === undefined && ids.some((id) => id >= vocabSize) ? adapter : undefined;
 }

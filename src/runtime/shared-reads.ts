@@ -5,9 +5,10 @@
 import { setImmediate as nextTick } from "node:timers/promises";
 import type { DecoderConfig } from "../models/config.js";
 import { projectionSize } from "../models/projections.js";
-import type { ForwardResult, Picks, SequenceInput } from "./decoder-runner.js";
+import type { ForwardResult } from "./decoder-runner.js";
 import type { EngineTurns } from "./engine-turns.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
+import type { Picks, SequenceInput } from "./sequence-input.js";
 
 /** An input to read. */
 export interface Read {

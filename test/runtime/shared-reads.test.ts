@@ -5,9 +5,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GenerationResult, Memory } from "#precis/index.js";
 import { KvRow } from "#precis/cache/kv-row.js";
 import { LoadedModel } from "#precis/runtime/loaded-model.js";
-import type { DecoderRunner, ForwardResult, SequenceInput } from "#precis/runtime/decoder-runner.js";
+import type { DecoderRunner, ForwardResult } from "#precis/runtime/decoder-runner.js";
 import { EngineTurns } from "#precis/runtime/engine-turns.js";
 import type { LoadedAdapter } from "#precis/runtime/loaded-adapter.js";
+import type { SequenceInput } from "#precis/runtime/sequence-input.js";
 import { chooseGroup, SharedReads, type PassCosts, type Read } from "#precis/runtime/shared-reads.js";
 import { createFixture, textIds, TRIED_METHODS, type Fixture } from "../conformance/fixtures.js";
 
