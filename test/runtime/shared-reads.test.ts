@@ -96,13 +96,13 @@ describe("reads that wait", () => {
 
   test("are not passed over for others that keep coming", async () => {
     const { reads, passes } = recorder();
-    let isRead = false;
+    const done = new AbortController();
     const keepReading = async (): Promise<void> => {
-      while (!isRead) await reads.read(readOf(30));
+      while (!done.signal.aborted) await reads.read(readOf(30));
     };
     const others = [keepReading(), keepReading(), keepReading()];
     await reads.read(readOf(200));
-    isRead = true;
+    done.abort();
     await Promise.all(others);
     expect(passes.findIndex((pass) => pass.includes(200))).toBeLessThanOrEqual(1);
   });
