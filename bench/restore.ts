@@ -9,7 +9,6 @@ import { loadPrecisModel } from "./engines/precis.js";
 import { built, ROOT } from "./library.js";
 import { Patience, watchOthers } from "./quiet.js";
 import type { Contestant, NextToken, SavedSession, Session } from "./restore/contestant.js";
-import { LlamaSession } from "./restore/llama.js";
 import { METHODS, PrecisSession, type Method } from "./restore/precis.js";
 import { formatReport, type RestoreReport } from "./restore/report.js";
 import { summarize } from "./restore/summary.js";
@@ -27,6 +26,7 @@ const HELP = `Usage: npm run bench:restore -- [options]
   --shape NAME    sizes of the model with random weights: precis-28m (default) or smollm2-135m
   --model DIR     instead of it and without node-llama-cpp: a model with adapters of the methods' names, such as
                   models/precis-28m, on the words of a conversation
+  --alone         without node-llama-cpp
   --dtype TYPE    weights: int4 (against Q4_0) or int8 (against Q8_0); default int4
   --threads N     CPU threads (default: as many as cores)
   --patience N    seconds to wait for other programs to leave the machine alone (default 20)
@@ -44,6 +44,8 @@ interface Settings {
   dtype: "int4" | "int8";
   threads: number;
   methods: readonly Method[];
+  /** Whether to leave node-llama-cpp out. */
+  alone: boolean;
 }
 
 /** Measures one thing at a time and keeps how much others disturbed it. */
@@ -117,7 +119,9 @@ async function gather(
     await contestant[Symbol.asyncDispose]();
   }
   const all = contestants(session);
-  if (settings.model === undefined) {
+  if (settings.model === undefined && !settings.alone) {
+    // Loaded only here, so that without it nothing needs node-llama-cpp.
+    const { LlamaSession } = await import("./restore/llama.js");
     const quantization = settings.dtype === "int8" ? "q8_0" : "q4_0";
     for (const cacheType of ["fp16", "q8_0"] as const) {
       const { threads, shape } = settings;
@@ -190,6 +194,7 @@ async function main(): Promise<void> {
       threads: { type: "string", default: String(availableParallelism()) },
       patience: { type: "string", default: "20" },
       json: { type: "string" },
+      alone: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -210,6 +215,7 @@ async function main(): Promise<void> {
     dtype,
     threads: Number(values.threads),
     methods: METHODS.filter((method) => asked.includes(method)),
+    alone: values.alone,
   };
   const sizes = { tokens: Number(values.tokens), stepTokens: Number(values.step) };
   const rounds = { restores: Number(values.rounds), rereads: Number(values.rereads) };

@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { median } from "./measure.js";
 import { formatDevice, formatProfile, summarizeDevice, summarizeProfile } from "./profile-summary.js";
 import { watchOthers } from "./quiet.js";
+import { countStep } from "./training/count.js";
 import { root } from "./training/library.js";
 import type { Precision } from "../dist/train/loss-scale.js";
 import { prepareWorkload, type Workload, type WorkloadOptions } from "./training/workload.js";
@@ -27,6 +28,7 @@ const HELP = `Usage: npm run bench:train -- [options]
   --steps N          measured steps (default 7)
   --profile          after measuring, run again under ONNX Runtime's profiler and sum up time by operator
   --by-shape         with --profile: tell matrix products, and kernels of a device, apart by their sizes
+  --count            run nothing; count the nodes of a step by operator, and what they read and write
   --json FILE        write the measurements too; "-" prints them instead of the text`;
 
 /** What one run measured. */
@@ -178,6 +180,7 @@ async function main(): Promise<void> {
       steps: { type: "string", default: "7" },
       profile: { type: "boolean", default: false },
       "by-shape": { type: "boolean", default: false },
+      count: { type: "boolean", default: false },
       json: { type: "string" },
       help: { type: "boolean" },
     },
@@ -199,6 +202,10 @@ async function main(): Promise<void> {
     rank: wholeNumber("rank", values.rank),
     recompute: values.recompute,
   };
+  if (values.count) {
+    for (const name of precisions) console.log(await countStep({ ...options, precision: name }));
+    return;
+  }
   const [warmup, steps] = [wholeNumber("warmup", values.warmup), wholeNumber("steps", values.steps)];
   const reports: TrainingReport[] = [];
   for (const name of precisions) reports.push(await measure({ ...options, precision: name }, warmup, steps));

@@ -4,13 +4,14 @@ export { Memory, type GenerationResult, type SnapshotOptions, type WorkOptions }
 export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
 export { MEMORY_METHODS } from "./memory/registry.js";
 export type { MemoryStats } from "./memory/session.js";
+export { splitSnapshot } from "./memory/snapshot-layout.js";
 export type { MemoryAttention, MemorySlot } from "./memory/slots.js";
 export type { SlotOrigin } from "./cache/slot-origin.js";
 export type { SnapshotPrecision } from "./codec/row-precision.js";
 export type { ChooseSpans, SpanQuestion, SpanToken } from "./memory/spans/caller-spans.js";
 export type { Device } from "./runtime/device.js";
 export { sentinelIds, type Span } from "./sentinel/sentinel-tokens.js";
-export { LanguageModel, loadModel, type LoadOptions } from "./runtime/model.js";
+export { LanguageModel, loadModel, type LoadOptions, type RestoreOptions } from "./runtime/model.js";
 export type {
   AdapterInfo,
   CreateMemoryOptions,

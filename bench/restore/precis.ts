@@ -76,7 +76,7 @@ export class PrecisSession implements Contestant {
 
   async #restore(path: string): Promise<NextToken> {
     const startedAt = performance.now();
-    const memory = await this.#model.restoreMemory(await readFile(path), { adapter: this.#adapter });
+    const memory = await this.#model.restoreMemory(await readFile(path), { adapter: this.#adapter, consume: true });
     const token = await nextToken(memory, this.#session.prompt);
     const milliseconds = performance.now() - startedAt;
     await memory.dispose();

@@ -5,6 +5,7 @@ import type * as ParallelLayoutModule from "../../dist/train/parallel-layout.js"
 import type * as ParallelPassModule from "../../dist/train/parallel-pass.js";
 import type * as ParametersModule from "../../dist/train/parameters.js";
 import type * as TrainerModule from "../../dist/train/trainer.js";
+import type * as TrainingGraphModule from "../../dist/train/training-graph.js";
 
 /** The repository's root, seen from the compiled file. */
 export const root = new URL("../../../", import.meta.url);
@@ -22,5 +23,6 @@ export async function importTraining() {
     ...(await built<typeof ParallelPassModule>("train/parallel-pass.js")),
     ...(await built<typeof ParametersModule>("train/parameters.js")),
     ...(await built<typeof TrainerModule>("train/trainer.js")),
+    ...(await built<typeof TrainingGraphModule>("train/training-graph.js")),
   };
 }

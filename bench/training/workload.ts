@@ -6,6 +6,7 @@ import type { LabelScope } from "../../dist/train/batches.js";
 import type { Precision } from "../../dist/train/loss-scale.js";
 import type { PaddedBatch, ParallelMode } from "../../dist/train/parallel-layout.js";
 import type { Trainer } from "../../dist/train/trainer.js";
+import type { TrainingGraphSpec } from "../../dist/train/training-graph.js";
 import { xorshift } from "../weights/random.js";
 import { importTraining } from "./library.js";
 
@@ -63,10 +64,28 @@ function fillingEpisode(options: WorkloadOptions, token: () => number, id: strin
   };
 }
 
+/** Sizes and scope of the step's graph. */
+export function trainingSpec(options: WorkloadOptions): TrainingGraphSpec {
+  const { rows, rowLength, compTokens, rank, recompute, precision } = options;
+  return {
+    rank,
+    targets: TARGETS,
+    compTokens,
+    batch: rows,
+    seq: rowLength,
+    // All places, or as many as the answers take: what `precis train` reserves.
+    labels: options.labels === "all" ? rows * rowLength : rows * ANSWER_TOKENS,
+    loraScale: 1,
+    averaging: false,
+    recompute,
+    precision,
+  };
+}
+
 /** Starts the trainer of a ccm-concat adapter, set up as `precis train` does. */
 export async function prepareWorkload(options: WorkloadOptions): Promise<Workload> {
   const library = await importTraining();
-  const { model, device, threads, rows, rowLength, compTokens, rank, recompute, precision, profilePrefix } = options;
+  const { model, device, threads, rows, rowLength, compTokens, precision, profilePrefix } = options;
   const base = await library.openBaseModel(model);
   const { config, weights, weightsFolder } = base;
   const ids = { vocabSize: config.vocabSize, padId: 0, bosId: 1 };
@@ -82,19 +101,8 @@ export async function prepareWorkload(options: WorkloadOptions): Promise<Workloa
       { length: rowLength },
     );
   const batches = Array.from({ length: BATCHES }, (_, batch) => batchOf(batch));
-  const parameters = { rank, targets: TARGETS, compTokens };
-  const spec = {
-    ...parameters,
-    batch: rows,
-    seq: rowLength,
-    // All places, or as many as the answers take: what `precis train` reserves.
-    labels: options.labels === "all" ? rows * rowLength : rows * ANSWER_TOKENS,
-    loraScale: 1,
-    averaging: false,
-    recompute,
-    precision,
-  };
-  const layout = library.layoutParameters(config, parameters);
+  const spec = trainingSpec(options);
+  const layout = library.layoutParameters(config, spec);
   const engine = { weightsFolder, device, threads, profilePrefix };
   const zeros = (): Float32Array => new Float32Array(layout.size);
   const trainer = await library.Trainer.create({

@@ -1,5 +1,4 @@
 /** @file One sequence's keys and values, slot by slot, inside a store that several sequences may share. */
-import { PrecisError } from "../errors.js";
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
 import { KvStore, roomFor, type KvShape } from "./kv-store.js";
 import { joinOrigins, type SlotOrigin } from "./slot-origin.js";
@@ -17,14 +16,20 @@ export interface NewRows {
   readonly seq: number;
 }
 
+/** What a row's slots are. */
+export interface RowSlots {
+  positions: readonly number[];
+  kinds: readonly SlotKind[];
+  /** Where each slot comes from, as far as it is known. */
+  origins?: readonly (SlotOrigin | undefined)[] | undefined;
+}
+
 /** A row's contents apart from any store; per layer [kvHeads, slots, headDim], keys after RoPE. */
 export interface RowContents {
   keys: Float32Array[];
   values: Float32Array[];
   positions: number[];
   kinds: SlotKind[];
-  /** Where each slot comes from, as far as it is known. */
-  origins?: (SlotOrigin | undefined)[];
 }
 
 /**
@@ -242,48 +247,44 @@ export class KvRow {
     return part;
   }
 
-  /** The contents of the slots in use. */
+  /** A copy of the contents of the slots in use. */
   export(): RowContents {
-    const { layers, kvHeads, headDim } = this.shape;
-    const take = (data: Float32Array): Float32Array => {
-      const compact = new Float32Array(kvHeads * this.length * headDim);
-      for (let head = 0; head < kvHeads; head++) {
-        const from = this.#store.offset(this.#index, head, 0);
-        compact.set(data.subarray(from, from + this.length * headDim), head * this.length * headDim);
-      }
+    const joined = (heads: readonly Float32Array[]): Float32Array => {
+      const size = this.length * this.shape.headDim;
+      const compact = new Float32Array(heads.length * size);
+      heads.forEach((part, head) => compact.set(part, head * size));
       return compact;
     };
+    const layers = Array.from({ length: this.shape.layers }, (_, layer) => this.heads(layer));
     return {
-      keys: Array.from({ length: layers }, (_, layer) => take(this.#store.keys[layer] as Float32Array)),
-      values: Array.from({ length: layers }, (_, layer) => take(this.#store.values[layer] as Float32Array)),
+      keys: layers.map(({ keys }) => joined(keys)),
+      values: layers.map(({ values }) => joined(values)),
       positions: [...this.#positions],
       kinds: [...this.#kinds],
-      origins: [...this.#origins],
     };
   }
 
-  /** A row with these contents. */
-  static import(shape: KvShape, contents: RowContents): KvRow {
-    const slots = contents.positions.length;
-    const row = new KvRow(shape, roomFor(slots));
-    const { layers, kvHeads, headDim } = shape;
-    for (let layer = 0; layer < layers; layer++) {
-      for (const [target, source] of row.#pairs(layer, contents)) {
-        if (source.length !== kvHeads * slots * headDim) {
-          throw new PrecisError(
-            "SNAPSHOT_CORRUPT",
-            `Layer ${layer} holds ${source.length} elements, not ${kvHeads * slots * headDim}.`,
-          );
-        }
-        for (let head = 0; head < kvHeads; head++) {
-          const rows = source.subarray(head * slots * headDim, (head + 1) * slots * headDim);
-          target.set(rows, row.#store.offset(0, head, 0));
-        }
-      }
-    }
-    row.#positions = [...contents.positions];
-    row.#kinds = [...contents.kinds];
-    row.#origins = Array.from({ length: slots }, (_, slot) => contents.origins?.[slot]);
+  /**
+   * Keys and values of a layer, of the slots in use: one array per head, [slots · headDim], in place. They are the row's
+   * until it moves or grows, and its clones may read them too: only those of a blank row may be written.
+   */
+  heads(layer: number): { keys: Float32Array[]; values: Float32Array[] } {
+    const { kvHeads, headDim } = this.shape;
+    const part = (data: Float32Array): Float32Array[] =>
+      Array.from({ length: kvHeads }, (_, head) => {
+        const from = this.#store.offset(this.#index, head, 0);
+        return data.subarray(from, from + this.length * headDim);
+      });
+    const { keys, values } = this.#store;
+    return { keys: part(keys[layer] as Float32Array), values: part(values[layer] as Float32Array) };
+  }
+
+  /** A row with such slots in a store of its own; their keys and values are zero until {@link KvRow.heads} are written. */
+  static blank(shape: KvShape, { positions, kinds, origins }: RowSlots): KvRow {
+    const row = new KvRow(shape, roomFor(positions.length));
+    row.#positions = [...positions];
+    row.#kinds = [...kinds];
+    row.#origins = positions.map((_, slot) => origins?.[slot]);
     return row;
   }
 

@@ -1,5 +1,5 @@
 /** @file Rows of keys and values as bytes: exact, in half precision, or as 8- or 4-bit codes with a scale per vector. */
-import { floatToHalf, halfToFloat, toFloat32 } from "../tensor/dtype.js";
+import { floatsToHalves, floatToHalf, halfToFloat, halvesToFloats } from "../tensor/dtype.js";
 
 /**
  * How stored rows are written: exact; half floats; or codes of 8 or 4 bits, with one half-float scale per slot and head.
@@ -8,6 +8,15 @@ export type SnapshotPrecision = "fp32" | "fp16" | "int8" | "int4";
 
 /** All precisions, from exact to small. */
 export const SNAPSHOT_PRECISIONS: readonly SnapshotPrecision[] = ["fp32", "fp16", "int8", "int4"];
+
+/** Rows as bytes: vectors of `headDim` elements, as many bytes as {@link rowBytes} says, at any alignment. */
+export interface RowSection {
+  readonly precision: SnapshotPrecision;
+  readonly headDim: number;
+  readonly bytes: Uint8Array;
+}
+
+type CodeSection = RowSection & { readonly precision: keyof typeof LARGEST_CODE };
 
 /** The largest half float; what lies beyond would become infinite. */
 const LARGEST_HALF = 65504;
@@ -34,10 +43,29 @@ export function rowBytes(precision: SnapshotPrecision, vectors: number, headDim:
  */
 function rotate(vector: Float32Array): void {
   const { length } = vector;
-  for (let half = 1; half < length; half *= 2) {
+  let half = 1;
+  if (length >= 4) {
+    // The first two rounds at once, as their steps are too short for loops of their own.
+    for (let i = 0; i < length; i += 4) {
+      const a = vector[i] as number;
+      const b = vector[i + 1] as number;
+      const c = vector[i + 2] as number;
+      const d = vector[i + 3] as number;
+      // Rounded as if it had been stored in between, so that codes come out the same.
+      const sum = Math.fround(a + b);
+      const difference = Math.fround(a - b);
+      vector[i] = sum + Math.fround(c + d);
+      vector[i + 1] = difference + Math.fround(c - d);
+      vector[i + 2] = sum - Math.fround(c + d);
+      vector[i + 3] = difference - Math.fround(c - d);
+    }
+    half = 4;
+  }
+  for (; half < length; half *= 2) {
     for (let start = 0; start < length; start += 2 * half) {
       for (let i = start; i < start + half; i++) {
-        const [a, b] = [vector[i] as number, vector[i + half] as number];
+        const a = vector[i] as number;
+        const b = vector[i + half] as number;
         vector[i] = a + b;
         vector[i + half] = a - b;
       }
@@ -63,17 +91,21 @@ function quantizeVector(vector: Float32Array, scale: number, limit: number, code
   return error;
 }
 
-function encodeCodes(rows: Float32Array, precision: "int8" | "int4", headDim: number): Uint8Array {
-  const vectors = rows.length / headDim;
-  const bytes = new Uint8Array(rowBytes(precision, vectors, headDim));
-  const scales = new DataView(bytes.buffer);
-  const width = (bytes.length - vectors * SCALE_BYTES) / vectors;
+/**
+ * Writes vectors as codes: first the scales of all vectors of the section, then their codes.
+ * @param first number of the first of these vectors within the section
+ */
+function encodeCodes(rows: Float32Array, first: number, { precision, headDim, bytes }: CodeSection): void {
+  const scales = new DataView(bytes.buffer, bytes.byteOffset);
+  const width = rowBytes(precision, 1, headDim) - SCALE_BYTES;
+  const codesAt = (bytes.length / (SCALE_BYTES + width)) * SCALE_BYTES;
   const vector = new Float32Array(headDim);
   let [best, tried] = [new Int8Array(headDim), new Int8Array(headDim)];
-  for (let index = 0; index < vectors; index++) {
+  for (let index = 0; index < rows.length / headDim; index++) {
     vector.set(rows.subarray(index * headDim, (index + 1) * headDim));
     if (isRotated(headDim)) rotate(vector);
-    const largest = vector.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    let largest = 0;
+    for (let i = 0; i < headDim; i++) largest = Math.max(largest, Math.abs(vector[i] as number));
     let [bits, least] = [0, Infinity];
     for (const clip of CLIPS[precision]) {
       // With the scale that will be read, not the one that was meant.
@@ -83,52 +115,91 @@ function encodeCodes(rows: Float32Array, precision: "int8" | "int4", headDim: nu
       [bits, least] = [rounded, error];
       [best, tried] = [tried, best];
     }
-    scales.setUint16(index * SCALE_BYTES, bits, true);
-    const at = vectors * SCALE_BYTES + index * width;
-    for (let i = 0; i < headDim; i++) {
-      const code = best[i] as number;
-      if (precision === "int8") bytes[at + i] = code;
-      else bytes[at + (i >> 1)] = (bytes[at + (i >> 1)] as number) | (((code + 8) & 15) << (4 * (i & 1)));
-    }
+    scales.setUint16((first + index) * SCALE_BYTES, bits, true);
+    const at = codesAt + (first + index) * width;
+    if (precision === "int8") bytes.set(best, at);
+    else packNibbles(best, bytes.subarray(at, at + width));
   }
-  return bytes;
 }
 
-function decodeCodes(bytes: Uint8Array, precision: "int8" | "int4", headDim: number): Float32Array {
-  const vectors = bytes.length / rowBytes(precision, 1, headDim);
-  const rows = new Float32Array(vectors * headDim);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+function packNibbles(codes: Int8Array, target: Uint8Array): void {
+  for (let i = 0; i < target.length; i++) {
+    const [low, high] = [codes[2 * i] as number, codes[2 * i + 1] ?? -8];
+    target[i] = (low + 8) | ((high + 8) << 4);
+  }
+}
+
+/** The inverse of {@link encodeCodes}. */
+function decodeCodes(rows: Float32Array, first: number, { precision, headDim, bytes }: CodeSection): void {
+  const scales = new DataView(bytes.buffer, bytes.byteOffset);
+  const signed = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.length);
   const width = rowBytes(precision, 1, headDim) - SCALE_BYTES;
-  for (let index = 0; index < vectors; index++) {
-    const scale = halfToFloat(view.getUint16(index * SCALE_BYTES, true));
-    const at = vectors * SCALE_BYTES + index * width;
-    const vector = rows.subarray(index * headDim, (index + 1) * headDim);
-    for (let i = 0; i < headDim; i++) {
-      const code =
-        precision === "int8" ? view.getInt8(at + i) : (((bytes[at + (i >> 1)] as number) >> (4 * (i & 1))) & 15) - 8;
-      vector[i] = code * scale;
+  const codesAt = (bytes.length / (SCALE_BYTES + width)) * SCALE_BYTES;
+  const vector = new Float32Array(headDim);
+  for (let index = 0; index < rows.length / headDim; index++) {
+    const scale = halfToFloat(scales.getUint16((first + index) * SCALE_BYTES, true));
+    const at = codesAt + (first + index) * width;
+    if (precision === "int8") for (let i = 0; i < headDim; i++) vector[i] = (signed[at + i] as number) * scale;
+    else {
+      for (let i = 0; i < headDim; i++) {
+        vector[i] = ((((bytes[at + (i >> 1)] as number) >> (4 * (i & 1))) & 15) - 8) * scale;
+      }
     }
     if (isRotated(headDim)) rotate(vector);
+    rows.set(vector, index * headDim);
   }
-  return rows;
+}
+
+/** Half floats as 16-bit numbers, in place where they are aligned. */
+function halvesOf(bytes: Uint8Array): { halves: Uint16Array; inPlace: boolean } {
+  const inPlace = bytes.byteOffset % 2 === 0;
+  // `slice` of a Buffer would not copy, so the plain array's is used.
+  const aligned = inPlace ? bytes : Uint8Array.prototype.slice.call(bytes);
+  return { halves: new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 2), inPlace };
+}
+
+function encodeHalves(rows: Float32Array, bytes: Uint8Array): void {
+  const { halves, inPlace } = halvesOf(bytes);
+  floatsToHalves(rows, halves);
+  for (let i = 0; i < halves.length; i++) {
+    // Infinite is what lies beyond the largest half float; what is no number stays none.
+    if (((halves[i] as number) & 0x7fff) === 0x7c00) halves[i] = (halves[i] as number) - 1;
+  }
+  if (!inPlace) bytes.set(new Uint8Array(halves.buffer));
+}
+
+/** Where the bytes of rows begin and end. */
+function rangeOf(rows: Float32Array, first: number, { precision, headDim }: RowSection): [from: number, to: number] {
+  const end = first + rows.length / headDim;
+  return [rowBytes(precision, first, headDim), rowBytes(precision, end, headDim)];
+}
+
+function asBytes({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 /**
- * Rows as bytes.
+ * Writes rows as bytes, in place within a section.
  * @param rows [vectors, headDim]
+ * @param first number of the first of these vectors within the section
  */
-export function encodeRows(rows: Float32Array, precision: SnapshotPrecision, headDim: number): Uint8Array {
-  if (precision === "fp32") return new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength);
-  if (precision !== "fp16") return encodeCodes(rows, precision, headDim);
-  const clamped = (value: number): number => Math.min(Math.max(value, -LARGEST_HALF), LARGEST_HALF);
-  return new Uint8Array(Uint16Array.from(rows, (value) => floatToHalf(clamped(value))).buffer);
+export function encodeRows(rows: Float32Array, first: number, section: RowSection): void {
+  const { precision, headDim, bytes } = section;
+  if (precision === "int8" || precision === "int4") return encodeCodes(rows, first, { precision, headDim, bytes });
+  const part = bytes.subarray(...rangeOf(rows, first, section));
+  if (precision === "fp32") part.set(asBytes(rows));
+  else encodeHalves(rows, part);
 }
 
 /**
  * The inverse of {@link encodeRows}, as near as the precision allows.
- * @param bytes as many as {@link rowBytes} says
+ * @param rows [vectors, headDim], where the values go
+ * @param first number of the first of these vectors within the section
  */
-export function decodeRows(bytes: Uint8Array, precision: SnapshotPrecision, headDim: number): Float32Array {
-  if (precision === "int8" || precision === "int4") return decodeCodes(bytes, precision, headDim);
-  return toFloat32(bytes, precision === "fp16" ? "float16" : "float32");
+export function decodeRows(rows: Float32Array, first: number, section: RowSection): void {
+  const { precision, headDim, bytes } = section;
+  if (precision === "int8" || precision === "int4") return decodeCodes(rows, first, { precision, headDim, bytes });
+  const part = bytes.subarray(...rangeOf(rows, first, section));
+  if (precision === "fp32") asBytes(rows).set(part);
+  else halvesToFloats(halvesOf(part).halves, rows);
 }

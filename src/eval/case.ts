@@ -46,6 +46,8 @@ export interface MemorySize {
   /** Most KV positions held at any moment, text being read and the question included. */
   peakSlots: number;
   peakBytes: number;
+  /** KV positions that a token of the text sees on average, itself included, where that was counted. */
+  seenSlots?: number;
   /** Tokens of the context, which a full cache would hold. */
   contextTokens: number;
   fullBytes: number;
@@ -53,7 +55,12 @@ export interface MemorySize {
 
 /** Sizes from counts of KV positions. */
 export function sizeOf(
-  { slots, peakSlots, contextTokens }: Pick<MemorySize, "slots" | "peakSlots" | "contextTokens">,
+  {
+    slots,
+    peakSlots,
+    seenSlots,
+    contextTokens,
+  }: Pick<MemorySize, "slots" | "peakSlots" | "seenSlots" | "contextTokens">,
   bytesPerSlot: number,
 ): MemorySize {
   return {
@@ -61,6 +68,7 @@ export function sizeOf(
     bytes: slots * bytesPerSlot,
     peakSlots,
     peakBytes: peakSlots * bytesPerSlot,
+    ...(seenSlots === undefined ? {} : { seenSlots }),
     contextTokens,
     fullBytes: contextTokens * bytesPerSlot,
   };

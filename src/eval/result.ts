@@ -196,13 +196,14 @@ function summarizePoint(
 
 function meanSize(sizes: readonly MemorySize[]): MemorySize {
   const mean = (field: keyof MemorySize): number =>
-    sizes.reduce((sum, size) => sum + size[field], 0) / Math.max(1, sizes.length);
-  const most = (field: keyof MemorySize): number => sizes.reduce((max, size) => Math.max(max, size[field]), 0);
+    sizes.reduce((sum, size) => sum + (size[field] ?? 0), 0) / Math.max(1, sizes.length);
+  const most = (field: keyof MemorySize): number => sizes.reduce((max, size) => Math.max(max, size[field] ?? 0), 0);
   return {
     slots: mean("slots"),
     bytes: mean("bytes"),
     peakSlots: most("peakSlots"),
     peakBytes: most("peakBytes"),
+    ...(sizes.some(({ seenSlots }) => seenSlots !== undefined) ? { seenSlots: mean("seenSlots") } : {}),
     contextTokens: mean("contextTokens"),
     fullBytes: mean("fullBytes"),
   };

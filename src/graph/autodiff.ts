@@ -29,7 +29,8 @@ export function dependents(nodes: readonly GraphNode[], roots: readonly Value[])
   for (const node of nodes) {
     const constant = CONSTANT_OPS.has(node.opType) && node.vjp === undefined;
     if (constant || !node.inputs.some((input) => names.has(input))) continue;
-    for (const output of node.outputs) names.add(output);
+    // Outputs that are left out have no name.
+    for (const output of node.outputs) if (output !== "") names.add(output);
   }
   return names;
 }
@@ -55,13 +56,15 @@ function pullBack(
     );
   }
   const current = (value: Value | undefined): Value | undefined => value && (copies.get(value.name) ?? value);
+  const outputs = node.outputValues.map(current);
   return rule({
     graph,
     node,
     inputs: node.inputValues.map(current),
     gradients,
     gradient,
-    output: current(node.outputValues[0]) as Value,
+    output: outputs[0] as Value,
+    outputs,
     needs: (input) => active.has(node.inputs[input] ?? ""),
   });
 }

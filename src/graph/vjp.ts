@@ -13,6 +13,8 @@ export interface VjpCall {
   gradient: Value;
   /** The first output itself. */
   output: Value;
+  /** All outputs; omitted ones are undefined. */
+  outputs: readonly (Value | undefined)[];
   /** Whether the gradient by an input is wanted; rules skip the work for the others. */
   needs: (input: number) => boolean;
 }

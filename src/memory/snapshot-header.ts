@@ -43,6 +43,8 @@ export interface SnapshotHeader {
   options: OptionValues;
   precision: SnapshotPrecision;
   slots: number;
+  /** Slots of a run of rows; absent in snapshots that hold them layer by layer. */
+  runSlots?: number;
   positions: number[];
   kinds: SlotKind[];
   /** As {@link unpackOrigins} reads them; absent in snapshots from before they were kept. */
@@ -167,6 +169,7 @@ export function readHeader(raw: Readonly<Record<string, unknown>>, vocabSize: nu
   readIdentity(raw);
   check("precision", SNAPSHOT_PRECISIONS.includes(header.precision));
   check("slots", isCount(slots));
+  check("runSlots", header.runSlots === undefined || (isCount(header.runSlots) && header.runSlots > 0));
   check("positions", isListOf(positions, isCount) && positions.length === slots);
   check("kinds", isListOf(kinds, (kind) => KINDS.has(kind)) && kinds.length === slots);
   check("origins", header.origins === undefined || unpackOrigins(header.origins, slots) !== undefined);

@@ -1,5 +1,5 @@
 /** @file A memory as bytes and back: its rows, and everything needed to check that they belong to this model. */
-import { decodeContainer, encodeContainer } from "../codec/container.js";
+import { decodeContainer, encodeContainer, type SectionWriter } from "../codec/container.js";
 import {
   decodeRows,
   elementBytes,
@@ -13,6 +13,7 @@ import { KvRow } from "../cache/kv-row.js";
 import { packOrigins, unpackOrigins } from "../cache/slot-origin.js";
 import type { OptionValues } from "./method.js";
 import type { MemorySession, SessionState } from "./session.js";
+import { planSections, RUN_SLOTS, type SectionPlan } from "./snapshot-layout.js";
 import {
   readHeader,
   readIdentity,
@@ -51,16 +52,17 @@ export function encodeSnapshot(
       nextStep: `Use one of ${SNAPSHOT_PRECISIONS.join(", ")}.`,
     });
   }
-  const contents = session.row.export();
+  const { row } = session;
   const header: SnapshotHeader = {
     identity,
     method: session.method.name,
     options: session.options,
     precision: extra.precision,
-    slots: session.row.length,
-    positions: contents.positions,
-    kinds: contents.kinds,
-    origins: packOrigins(session.row.origins),
+    slots: row.length,
+    runSlots: RUN_SLOTS,
+    positions: [...row.positions],
+    kinds: [...row.kinds],
+    origins: packOrigins(row.origins),
     position: session.position,
     tokensSeen: session.tokensSeen,
     steps: session.steps,
@@ -71,13 +73,30 @@ export function encodeSnapshot(
     tokenChain: extra.tokenChain,
     messages: extra.messages,
   };
-  const sections = new Map<string, Uint8Array>();
-  const add = (name: string, rows: Float32Array): void =>
-    void sections.set(name, encodeRows(rows, extra.precision, session.row.shape.headDim));
-  contents.keys.forEach((keys, layer) => add(`keys.${layer}`, keys));
-  contents.values.forEach((values, layer) => add(`values.${layer}`, values));
   const elementSize = extra.compress ? elementBytes(extra.precision) : undefined;
-  return encodeContainer({ header: { ...header }, sections }, { elementSize });
+  return encodeContainer({ header: { ...header }, sections: rowSections(row, extra.precision) }, { elementSize });
+}
+
+/** The rows as sections. */
+function rowSections(row: KvRow, precision: SnapshotPrecision): Map<string, SectionWriter> {
+  const { headDim } = row.shape;
+  const section = ({ name, vectors, parts }: SectionPlan): [string, SectionWriter] => {
+    const write = (bytes: Uint8Array): void => {
+      let first = 0;
+      for (const rows of parts(row)) {
+        encodeRows(rows, first, { precision, headDim, bytes });
+        first += rows.length / headDim;
+      }
+    };
+    return [name, { byteLength: rowBytes(precision, vectors, headDim), write }];
+  };
+  return new Map(planSections(row.shape, row.length, RUN_SLOTS).map(section));
+}
+
+/** A plain loop, since rows of a long cache are millions of numbers and a callback for each would show. */
+function areSmall(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!(Math.abs(values[i] as number) <= LARGEST_VALUE)) return false;
+  return true;
 }
 
 function refuseForeign(found: ModelIdentity, expected: ModelIdentity): void {
@@ -104,27 +123,30 @@ export function decodeSnapshot(
   refuseForeign(readIdentity(raw), expected);
   const header = readHeader(raw, vocabSize);
   const { precision, positions, kinds } = header;
-  const rows = (name: string): Float32Array => {
+  const { headDim } = shape;
+  const plan = planSections(shape, positions.length, header.runSlots);
+  const bytesOf = ({ name, vectors }: SectionPlan): Uint8Array => {
     const section = sections.get(name);
-    const expectedBytes = rowBytes(precision, shape.kvHeads * positions.length, shape.headDim);
-    if (section?.byteLength !== expectedBytes) {
-      throw new PrecisError(
-        "SNAPSHOT_CORRUPT",
-        `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
-      );
-    }
-    const values = decodeRows(section, precision, shape.headDim);
-    if (values.every((value) => Math.abs(value) <= LARGEST_VALUE)) return values;
-    throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
+    const expectedBytes = rowBytes(precision, vectors, headDim);
+    if (section?.byteLength === expectedBytes) return section;
+    throw new PrecisError(
+      "SNAPSHOT_CORRUPT",
+      `The snapshot's section "${name}" has ${section?.byteLength ?? 0} bytes, not ${expectedBytes}.`,
+    );
   };
-  const layers = Array.from({ length: shape.layers }, (_, layer) => layer);
-  const row = KvRow.import(shape, {
-    keys: layers.map((layer) => rows(`keys.${layer}`)),
-    values: layers.map((layer) => rows(`values.${layer}`)),
-    positions,
-    kinds,
-    origins: unpackOrigins(header.origins, positions.length),
-  });
+  // All of them before there is a row, which a forged count of slots could make huge.
+  const filled = plan.map((section) => ({ ...section, bytes: bytesOf(section) }));
+  const row = KvRow.blank(shape, { positions, kinds, origins: unpackOrigins(header.origins, positions.length) });
+  for (const { name, parts, bytes: section } of filled) {
+    let first = 0;
+    for (const rows of parts(row)) {
+      decodeRows(rows, first, { precision, headDim, bytes: section });
+      first += rows.length / headDim;
+      // At once, while what was just written is still in the processor's cache.
+      if (areSmall(rows)) continue;
+      throw new PrecisError("SNAPSHOT_CORRUPT", `The snapshot's section "${name}" holds NaN, or numbers too large.`);
+    }
+  }
   return { ...header, row };
 }
 

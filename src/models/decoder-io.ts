@@ -1,7 +1,7 @@
 /** @file What goes into a decoder graph and comes out of it, by name, and what such a graph can be asked for. */
 import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
 import type { DecoderConfig, LayerType } from "./config.js";
-import type { LoraMatrices } from "./lora.js";
+import type { StackedLora } from "./lora.js";
 
 /** Projections that an adapter may change, named as in checkpoints. */
 export type LoraTarget = `self_attn.${string}_proj` | `mlp.${string}_proj`;
@@ -19,12 +19,18 @@ export interface DecoderGraphOptions {
   compute?: "float32" | "float16";
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
-  /** The matrices of an update, where they are not inputs of their own. */
-  loraPair?: (layer: number, target: LoraTarget) => LoraMatrices;
+  /**
+   * The matrices of the updates of some projections that read one input, where they are not inputs of their own.
+   * @param outputs where the projections are one product: every part of it in order, with or without an update
+   */
+  trainedLora?: (layer: number, targets: readonly LoraTarget[], outputs?: readonly LoraTarget[]) => StackedLora;
   /** Factor on every update, alpha / rank, where the matrices do not have it in them. */
   loraScale?: number;
-  /** What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout. */
-  loraInput?: (layer: number, target: LoraTarget, x: Value) => Value;
+  /**
+   * What the LoRA of a projection reads in place of its input `x`, such as `x` after dropout; `rows` [picked] tells which
+   * rows of [batch · seq] are in `x`, where not all are.
+   */
+  loraInput?: (layer: number, target: LoraTarget, x: Value, rows?: Value) => Value;
   /** Takes a [batch, seq, seq] matrix that replaces keys and values, after RoPE, by averages (CCM-merge and pooling, training form). */
   averaging?: boolean;
   /**

@@ -4,6 +4,7 @@ import { PrecisError } from "../errors.js";
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { add, cast } from "../graph/ops/elementwise.js";
 import { columnQuantizedLinear, linear, quantizedLinear } from "../graph/ops/linalg.js";
+import { concat } from "../graph/ops/movement.js";
 import type { DType, FloatDType } from "../tensor/dtype.js";
 import type { TensorEntry } from "../weights/safetensors.js";
 import type { DecoderConfig } from "./config.js";
@@ -22,6 +23,8 @@ export interface DecoderWeights {
   vector(graph: GraphBuilder, name: string): Value;
   /** x · Wᵀ (+ bias) for the projection stored under `name` + ".weight"; stored matrices take the type of `x`. */
   project(graph: GraphBuilder, x: Value, name: string, bias: boolean): Value;
+  /** Several projections of one input as one product, their outputs side by side; only where they are not fused already. */
+  projectJoined?(graph: GraphBuilder, x: Value, names: readonly string[], bias: boolean): Value;
   /** A whole [rows, columns] matrix, as float32 unless told otherwise. */
   matrix(graph: GraphBuilder, name: string, dtype?: FloatDType): Value;
 }
@@ -70,6 +73,12 @@ class ExternalWeights {
 /** Weights as the checkpoint stores them; half floats are widened inside the graph, unless the graph computes with them. */
 export function storedWeights(config: DecoderConfig, tensors: TensorLookup): DecoderWeights {
   const external = new ExternalWeights(tensors);
+  const joined = (graph: GraphBuilder, names: readonly string[], dtype: DType): Value =>
+    concat(
+      graph,
+      names.map((name) => external.float(graph, name, dtype)),
+      0,
+    );
   return {
     fused: config.fusedProjections,
     quantized: false,
@@ -78,6 +87,16 @@ export function storedWeights(config: DecoderConfig, tensors: TensorLookup): Dec
     project(graph, x, name, bias) {
       const product = linear(graph, x, external.float(graph, `${name}.weight`, x.dtype));
       return bias ? add(graph, product, external.float(graph, `${name}.bias`, x.dtype)) : product;
+    },
+    projectJoined(graph, x, names, bias) {
+      const all = (kind: string): Value =>
+        joined(
+          graph,
+          names.map((name) => `${name}.${kind}`),
+          x.dtype,
+        );
+      const product = linear(graph, x, all("weight"));
+      return bias ? add(graph, product, all("bias")) : product;
     },
   };
 }

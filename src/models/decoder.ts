@@ -2,10 +2,10 @@
 import { PrecisError } from "../errors.js";
 import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
 import { attention, rotary } from "../graph/ops/attention.js";
-import { add, cast, gelu, mul, scale, silu, softcap } from "../graph/ops/elementwise.js";
+import { add, cast, gelu, mul, scale, softcap, swiglu } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { gatherRows, pickRows, reshape, split } from "../graph/ops/movement.js";
-import { rmsNorm } from "../graph/ops/normalization.js";
+import { rmsNorm, skipRmsNorm } from "../graph/ops/normalization.js";
 import { reduceMean, rowProduct } from "../graph/ops/reduction.js";
 import { sumDims } from "../graph/ops/shapes.js";
 import type { DecoderConfig, LayerType } from "./config.js";
@@ -19,7 +19,24 @@ import {
   type DecoderDims,
 } from "./decoder-io.js";
 import type { DecoderWeights } from "./decoder-weights.js";
-import { addLora, type LoraUpdate } from "./lora.js";
+import { addLora, addStackedLora, type LoraUpdate, type StackedLora } from "./lora.js";
+
+/** Rows of [batch · seq], each picked once at most. */
+export interface RowPicks {
+  /** int64 [picked] */
+  rows: Value;
+  /** int64 [batch · seq], needed to be differentiated: see {@link pickRows}. */
+  inverse?: Value;
+}
+
+/** Where in the decoder a projection stands. */
+interface Place {
+  layer: number;
+  /** Per token that the layer goes on with, if there is a LoRA. */
+  gate: Value | undefined;
+  /** The rows that the layer goes on with after its attention; default all. */
+  picks?: RowPicks;
+}
 
 /**
  * Emits one decoder into a graph; declares the inputs that all layers share. If it is cached, layers take past rows and
@@ -31,7 +48,7 @@ export class DecoderEmitter {
   readonly #config: DecoderConfig;
   readonly #weights: DecoderWeights;
   readonly #lora: ReadonlySet<string>;
-  readonly #loraPair: DecoderGraphOptions["loraPair"];
+  readonly #trainedLora: DecoderGraphOptions["trainedLora"];
   readonly #loraInput: DecoderGraphOptions["loraInput"];
   readonly #taps: ReadonlySet<string>;
   readonly #bias = new Map<LayerType, Value>();
@@ -61,7 +78,7 @@ export class DecoderEmitter {
     this.#config = config;
     this.#weights = weights;
     this.#lora = new Set(options.loraTargets);
-    this.#loraPair = options.loraPair;
+    this.#trainedLora = options.trainedLora;
     this.#loraInput = options.loraInput;
     this.#taps = new Set(options.taps);
     this.#unknownTaps = new Set(options.taps);
@@ -70,11 +87,10 @@ export class DecoderEmitter {
       const pairs = config.rotary[type].inverseFrequencies.length;
       const table = (name: string): Value => this.graph.input(name, "float32", [dims.batch, dims.seq, pairs]);
       const { attentionBias, rotary: tables } = options.values ?? {};
-      this.#bias.set(
-        type,
+      const bias =
         attentionBias?.(type) ??
-          this.graph.input(DECODER_IO.attentionBias(type), "float32", [dims.batch, 1, dims.seq, total]),
-      );
+        this.graph.input(DECODER_IO.attentionBias(type), "float32", [dims.batch, 1, dims.seq, total]);
+      this.#bias.set(type, this.#narrow(bias));
       const { cos, sin } = tables?.(type) ?? {
         cos: table(DECODER_IO.rotaryCos(type)),
         sin: table(DECODER_IO.rotarySin(type)),
@@ -121,12 +137,31 @@ export class DecoderEmitter {
 
   /** All layers: embeddings [batch, seq, hidden] to the hidden states before the last norm, in the same shape. */
   layers(embeddings: Value): Value {
+    return this.#layers(embeddings);
+  }
+
+  /**
+   * The same for some rows only, [picked, hidden]. Nothing but the keys and values of other rows meets them, so the last
+   * layer leaves those out from its attention on; where most rows are picked, picking them at the end is cheaper.
+   */
+  layersAt(embeddings: Value, picks: RowPicks): Value {
+    const { batch, seq } = this.#dims;
+    const [picked] = picks.rows.shape;
+    const few = typeof batch === "number" && typeof seq === "number" && Number(picked) < batch * seq;
+    return few ? this.#layers(embeddings, picks) : this.#pick(this.#layers(embeddings), picks);
+  }
+
+  #layers(embeddings: Value, picks?: RowPicks): Value {
     let hidden = embeddings;
-    for (let layer = 0; layer < this.#config.layerCount; layer++) {
+    const last = this.#config.layerCount - 1;
+    for (let layer = 0; layer <= last; layer++) {
       this.#tap(`hidden.${layer}`, hidden);
       const input = hidden;
       this.layerInputs.push(input);
-      hidden = this.graph.scope(`model.layers.${layer}`, () => this.#layer(layer, input));
+      const place = { layer, gate: this.#gate };
+      hidden = this.graph.scope(`model.layers.${layer}`, () =>
+        this.#layer(layer === last && picks !== undefined ? this.#placeOf(place, picks) : place, input),
+      );
     }
     const lastTap = `hidden.${this.#config.layerCount}`;
     if (this.#taps.has(lastTap)) this.#tap(lastTap, this.finalNorm(hidden));
@@ -136,17 +171,25 @@ export class DecoderEmitter {
 
   /** Logits [picked, vocab] of the rows of [batch · seq] that an int64 list names. */
   logits(hidden: Value, rows: Value): Value {
-    return this.head(this.lastRows(hidden, rows));
+    return this.head(this.lastRows(hidden, { rows }));
   }
 
-  /** Those rows after the last norm, [picked, hidden]; to be differentiated, `inverse` as {@link pickRows} needs it. */
-  lastRows(hidden: Value, rows: Value, inverse?: Value): Value {
+  /** Those rows after the last norm, [picked, hidden]. */
+  lastRows(hidden: Value, picks: RowPicks): Value {
+    return this.finalNorm(this.#pick(hidden, picks));
+  }
+
+  /** [batch, seq, features] to [picked, features] */
+  #pick(x: Value, { rows, inverse }: RowPicks): Value {
     const { batch, seq } = this.#dims;
     const tokens = typeof batch === "number" && typeof seq === "number" ? batch * seq : "tokens";
-    const flat = reshape(this.graph, hidden, [tokens, this.#config.hiddenSize]);
-    const picked =
-      inverse === undefined ? gatherRows(this.graph, flat, rows) : pickRows(this.graph, flat, rows, inverse);
-    return this.finalNorm(picked);
+    const flat = reshape(this.graph, x, [tokens, x.shape[2] as Dim]);
+    return inverse === undefined ? gatherRows(this.graph, flat, rows) : pickRows(this.graph, flat, rows, inverse);
+  }
+
+  /** A layer that goes on with the picked rows after its attention. */
+  #placeOf({ layer, gate }: Place, picks: RowPicks): Place {
+    return { layer, gate: gate && this.#pick(gate, { rows: picks.rows }), picks };
   }
 
   /** Hidden states after the last norm, which the head reads. */
@@ -165,29 +208,29 @@ export class DecoderEmitter {
     return this.#cap(rowProduct(this.graph, x, this.#matrixRows(`${this.#headName()}.weight`, ids)));
   }
 
-  #layer(layer: number, hidden: Value): Value {
-    const prefix = `model.layers.${layer}`;
+  #layer(place: Place, hidden: Value): Value {
+    const { graph } = this;
+    const { picks } = place;
+    const prefix = `model.layers.${place.layer}`;
     const { sandwichNorms } = this.#config;
-    const attended = this.#widen(this.#attention(layer, this.#narrow(this.#norm(hidden, `${prefix}.input_layernorm`))));
-    const afterAttention = add(
-      this.graph,
-      hidden,
-      sandwichNorms ? this.#norm(attended, `${prefix}.post_attention_layernorm`) : attended,
-    );
-    const mlpNorm = sandwichNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-    const fed = this.#widen(this.#mlp(layer, this.#narrow(this.#norm(afterAttention, `${prefix}.${mlpNorm}`))));
-    return add(
-      this.graph,
-      afterAttention,
-      sandwichNorms ? this.#norm(fed, `${prefix}.post_feedforward_layernorm`) : fed,
-    );
+    const attended = this.#widen(this.#attention(place, this.#narrow(this.#norm(hidden, `${prefix}.input_layernorm`))));
+    const residual = picks === undefined ? hidden : this.#pick(hidden, picks);
+    if (!sandwichNorms) {
+      const { normed, sum } = this.#addAndNorm(residual, attended, `${prefix}.post_attention_layernorm`);
+      return add(graph, sum, this.#widen(this.#mlp(place, this.#narrow(normed))));
+    }
+    const afterAttention = add(graph, residual, this.#norm(attended, `${prefix}.post_attention_layernorm`));
+    const fed = this.#mlp(place, this.#narrow(this.#norm(afterAttention, `${prefix}.pre_feedforward_layernorm`)));
+    return add(graph, afterAttention, this.#norm(this.#widen(fed), `${prefix}.post_feedforward_layernorm`));
   }
 
-  #attention(layer: number, x: Value): Value {
+  /** The output of a layer's attention, of the picked rows where there are such. */
+  #attention(place: Place, x: Value): Value {
     const { graph } = this;
+    const { layer, picks } = place;
     const { queryHeads, kvHeads, attentionScale } = this.#config;
     const type = effectiveLayerType(this.#config, layer);
-    const [q, k, v] = this.#queriesKeysValues(layer, x);
+    const [q, k, v] = this.#queriesKeysValues({ layer, gate: this.#gate }, x);
     // The primitive form would scale the queries in a pass of its own; a turn by scaled tables does it on the way.
     const early = graph.form === "primitive" && !this.#taps.has(`queries.${layer}`);
     const queries = this.#rotate(
@@ -215,7 +258,8 @@ export class DecoderEmitter {
     if (attentionWeights !== undefined) this.#tap(weightsTap, attentionWeights);
     // Averaged here, as all heads of all layers would be copied out of the engine.
     if (this.#taps.has(meanTap)) this.#tap(meanTap, reduceMean(graph, attentionWeights as Value, [1], false));
-    return this.#project(layer, attended, "self_attn.o_proj", this.#config.outputBias);
+    const rows = picks === undefined ? attended : this.#pick(attended, picks);
+    return this.#project(place, rows, "self_attn.o_proj", this.#config.outputBias);
   }
 
   /** Declares the past of a layer as inputs and its new rows as outputs. */
@@ -231,56 +275,62 @@ export class DecoderEmitter {
   }
 
   /** [batch, seq, heads · headDim] each */
-  #queriesKeysValues(layer: number, x: Value): [Value, Value, Value] {
+  #queriesKeysValues(place: Place, x: Value): [Value, Value, Value] {
     const { queryHeads, kvHeads, headDim, attentionBias } = this.#config;
     const sizes = [queryHeads * headDim, kvHeads * headDim, kvHeads * headDim];
     return this.#stacked(
-      layer,
+      place,
       x,
       "self_attn.qkv_proj",
       ["q", "k", "v"].map((p) => `self_attn.${p}_proj`),
       sizes,
-      attentionBias,
+      // A product for each cannot use a device any better, and its way back would be three more and two sums.
+      { bias: attentionBias, join: !this.#cached },
     ) as [Value, Value, Value];
   }
 
-  #mlp(layer: number, x: Value): Value {
+  #mlp(place: Place, x: Value): Value {
     const { graph } = this;
     const { intermediateSize, activation, mlpBias } = this.#config;
     const names = ["mlp.gate_proj", "mlp.up_proj"];
     const [gate, up] = this.#stacked(
-      layer,
+      place,
       x,
       "mlp.gate_up_proj",
       names,
       [intermediateSize, intermediateSize],
-      mlpBias,
+      // As wide as they are, taking one product apart would cost more than the second product.
+      { bias: mlpBias, join: false },
     ) as [Value, Value];
     // The powers of a GELU and of its gradient leave the range of half floats.
-    const active =
+    const fed =
       activation === "silu"
-        ? silu(graph, gate)
-        : this.#narrow(gelu(graph, this.#widen(gate), activation === "gelu" ? "none" : "tanh"));
-    return this.#project(layer, mul(graph, active, up), "mlp.down_proj", mlpBias);
+        ? swiglu(graph, gate, up)
+        : mul(graph, this.#narrow(gelu(graph, this.#widen(gate), activation === "gelu" ? "none" : "tanh")), up);
+    return this.#project(place, fed, "mlp.down_proj", mlpBias);
   }
 
   /** Projections of one input: one product and a split where the weights are stacked, else one product each. */
   #stacked(
-    layer: number,
+    place: Place,
     x: Value,
     stack: string,
     parts: readonly string[],
     sizes: readonly number[],
-    bias: boolean,
+    { bias, join }: { bias: boolean; join: boolean },
   ): Value[] {
     const { graph } = this;
+    const { layer } = place;
     if (!this.#weights.fused) {
-      const bases = parts.map((part) => this.#weights.project(graph, x, `model.layers.${layer}.${part}`, bias));
-      return this.#adapt(layer, x, bases, parts);
+      const paths = parts.map((part) => `model.layers.${layer}.${part}`);
+      const joined = join ? this.#weights.projectJoined?.(graph, x, paths, bias) : undefined;
+      if (joined !== undefined) return split(graph, this.#adaptJoined(place, x, joined, parts), sizes, -1);
+      const bases = paths.map((path) => this.#weights.project(graph, x, path, bias));
+      return this.#adapt(place, x, bases, parts);
     }
     // Biases and updates of the parts belong to the parts, unless the checkpoint itself stores one stacked matrix.
     const native = this.#config.fusedProjections;
-    const product = this.#project(layer, x, stack, bias && native);
+    const product = this.#project(place, x, stack, bias && native);
     const biased = split(graph, product, sizes, -1).map((piece, index) =>
       bias && !native
         ? add(
@@ -290,28 +340,33 @@ export class DecoderEmitter {
           )
         : piece,
     );
-    return this.#adapt(layer, x, biased, parts);
+    return this.#adapt(place, x, biased, parts);
   }
 
-  #project(layer: number, x: Value, name: string, bias: boolean): Value {
-    const product = this.#weights.project(this.graph, x, `model.layers.${layer}.${name}`, bias);
-    return this.#adapt(layer, x, [product], [name])[0] as Value;
+  #project(place: Place, x: Value, name: string, bias: boolean): Value {
+    const product = this.#weights.project(this.graph, x, `model.layers.${place.layer}.${name}`, bias);
+    return this.#adapt(place, x, [product], [name])[0] as Value;
   }
 
   /** Adds the LoRA updates of projections of one input. */
-  #adapt(layer: number, x: Value, bases: readonly Value[], names: readonly string[]): Value[] {
+  #adapt(place: Place, x: Value, bases: readonly Value[], names: readonly string[]): Value[] {
     const { graph } = this;
-    const gate = this.#gate;
-    if (gate === undefined || !names.some((name) => this.#lora.has(name))) return [...bases];
+    const { layer, gate } = place;
+    const targets = names.filter((name): name is LoraTarget => this.#lora.has(name));
+    const [first] = targets;
+    if (gate === undefined || first === undefined) return [...bases];
+    if (this.#trainedLora !== undefined) {
+      const changed = bases.filter((_, index) => this.#lora.has(names[index] as string));
+      const stack = this.#trainedLora(layer, targets);
+      const updated = addStackedLora(graph, gate, this.#loraInputOf(place, first, x), stack, changed);
+      return bases.map((base) => updated[changed.indexOf(base)] ?? base);
+    }
     const updates = names.map((name, index): LoraUpdate | undefined => {
       if (!this.#lora.has(name)) return undefined;
-      const input = this.#loraInput?.(layer, name as LoraTarget, x) ?? x;
-      const given = this.#loraPair?.(layer, name as LoraTarget);
-      if (given !== undefined) return { ...given, input };
       const [inFeatures, outFeatures] = [x, bases[index] as Value].map(({ shape }) => shape[shape.length - 1] as Dim);
       const rank = `rank.${name}`;
       return {
-        input,
+        input: this.#loraInputOf(place, name as LoraTarget, x),
         a: graph.input(DECODER_IO.loraA(layer, name), "float32", [rank, inFeatures as Dim]),
         b: graph.input(DECODER_IO.loraB(layer, name), "float32", [outFeatures as Dim, rank]),
       };
@@ -319,11 +374,39 @@ export class DecoderEmitter {
     return addLora(graph, gate, bases, updates);
   }
 
+  /** Adds the LoRA updates of projections whose outputs lie side by side. */
+  #adaptJoined(place: Place, x: Value, joined: Value, names: readonly string[]): Value {
+    const { layer, gate } = place;
+    const targets = names.filter((name): name is LoraTarget => this.#lora.has(name));
+    const [first] = targets;
+    if (gate === undefined || first === undefined) return joined;
+    const stack = this.#trainedLora?.(layer, targets, names as LoraTarget[]) as StackedLora;
+    return addStackedLora(this.graph, gate, this.#loraInputOf(place, first, x), stack, [joined])[0] as Value;
+  }
+
+  /** What the LoRA of a projection reads; the same for all projections of one input. */
+  #loraInputOf({ layer, picks }: Place, target: LoraTarget, x: Value): Value {
+    return this.#loraInput?.(layer, target, x, picks?.rows) ?? x;
+  }
+
   #norm(x: Value, name: string): Value {
+    return rmsNorm(this.graph, x, this.#normWeight(name), this.#config.normEpsilon);
+  }
+
+  /** The sum of two branches and its norm, in a pass that stands alone as one kernel. */
+  #addAndNorm(a: Value, b: Value, name: string): { normed: Value; sum: Value } {
+    const { graph } = this;
+    const weight = this.#normWeight(name);
+    if (!this.#cached) return skipRmsNorm(graph, a, b, weight, this.#config.normEpsilon);
+    const sum = add(graph, a, b);
+    return { normed: rmsNorm(graph, sum, weight, this.#config.normEpsilon), sum };
+  }
+
+  #normWeight(name: string): Value {
     const { graph } = this;
     const weight = this.#weights.vector(graph, `${name}.weight`);
-    const { normOffset, normEpsilon } = this.#config;
-    return rmsNorm(graph, x, normOffset === 0 ? weight : add(graph, weight, graph.floats([normOffset])), normEpsilon);
+    const { normOffset } = this.#config;
+    return normOffset === 0 ? weight : add(graph, weight, graph.floats([normOffset]));
   }
 
   #headNorm(x: Value, layer: number, name: string, heads: number): Value {

@@ -3,6 +3,7 @@ import type { Dim, GraphBuilder, Value } from "../graph/builder.js";
 import { add, mul } from "../graph/ops/elementwise.js";
 import { linear } from "../graph/ops/linalg.js";
 import { concat, split } from "../graph/ops/movement.js";
+import { turnedProduct, type TurnedMatrix } from "../graph/ops/stacked.js";
 
 /** The matrices of one update: `a` [rank, in], `b` [out, rank]. */
 export interface LoraMatrices {
@@ -50,4 +51,31 @@ export function addLora(
     if (update === undefined) return base;
     return add(graph, base, linear(graph, narrow[known.indexOf(update)] as Value, update.b));
   });
+}
+
+/** The trained matrices of projections that read one input. */
+export interface StackedLora {
+  /** All A at once: [in, ranks] */
+  a: TurnedMatrix;
+  /** One B for all outputs, [ranks, outputs], zero between a rank and the outputs of others; or one a projection, [rank, out]. */
+  b: readonly TurnedMatrix[];
+}
+
+/**
+ * The same as {@link addLora} for matrices that are laid out for it: one product over all A, and one for each B.
+ * @param bases what each B adds to, [batch, seq, outputs]
+ */
+export function addStackedLora(
+  graph: GraphBuilder,
+  gate: Value,
+  input: Value,
+  { a, b }: StackedLora,
+  bases: readonly Value[],
+): Value[] {
+  const narrow = mul(graph, turnedProduct(graph, input, a), gate);
+  const ranks = b.map(({ turned }) => Number(turned.shape[1]));
+  const pieces = split(graph, narrow, ranks, -1);
+  return bases.map((base, index) =>
+    add(graph, base, turnedProduct(graph, pieces[index] as Value, b[index] as TurnedMatrix)),
+  );
 }

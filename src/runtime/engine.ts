@@ -116,8 +116,8 @@ export class Engine {
       }),
     rows: ({ memory }) =>
       this.#locked(memory, async ({ session }) => {
-        const { origins: _, ...rows } = session.row.export();
-        return { ...rows, kvHeads: session.row.shape.kvHeads, headDim: session.row.shape.headDim };
+        const { kvHeads, headDim } = session.row.shape;
+        return { ...session.row.export(), kvHeads, headDim };
       }),
     fork: ({ memory, spanPort }) =>
       this.#locked(memory, async (entry) => {

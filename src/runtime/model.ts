@@ -36,6 +36,17 @@ export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
 }
 
+/** How to restore a memory. */
+export interface RestoreOptions extends Pick<CreateMemoryOptions, "adapter" | "spanAdapter" | "spans"> {
+  /** Whether the snapshot's bytes and their ArrayBuffer may be given away. Default false. */
+  consume?: boolean;
+}
+
+/** The buffer that bytes lie in, if it is theirs: small Buffers of Node share one, of which each is less than half. */
+function bufferOf({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
+  return buffer instanceof ArrayBuffer && byteLength > buffer.byteLength / 2 ? [buffer] : [];
+}
+
 /** A model running in a worker thread of its own. Whoever loads it disposes it. */
 export class LanguageModel implements AsyncDisposable {
   readonly info: ModelInfo;
@@ -60,16 +71,18 @@ export class LanguageModel implements AsyncDisposable {
    * @param options.adapter the adapter that it was made with
    * @param options.spanAdapter the sentinel adapter that it was made with beside that, if there was one
    * @param options.spans the function that chooses spans, if it had one
+   * @param options.consume whether `bytes` and the ArrayBuffer that they lie in may be given away to the engine's thread,
+   * which spares the time of copying them: they are empty afterwards
    * @throws SNAPSHOT_CORRUPT, SNAPSHOT_MISMATCH
    */
   async restoreMemory(
     bytes: Uint8Array,
-    { adapter, spanAdapter, spans }: Pick<CreateMemoryOptions, "adapter" | "spanAdapter" | "spans"> = {},
+    { adapter, spanAdapter, spans, consume = false }: RestoreOptions = {},
   ): Promise<Memory> {
     const answerer = spans && new SpanAnswerer(spans);
     const argument = { memory: undefined, bytes, adapter, spanAdapter, spanPort: answerer?.port };
     const info = await this.#client.call("restore", argument, {
-      transfer: answerer === undefined ? [] : [answerer.port],
+      transfer: [...(answerer === undefined ? [] : [answerer.port]), ...(consume ? bufferOf(bytes) : [])],
     });
     return new Memory(this.#client, info, answerer);
   }

@@ -11,8 +11,8 @@ export type CallEvent = Extract<FromWorker, { event: unknown }>["event"];
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   onEvent?: (event: CallEvent) => void;
-  /** Ports in the argument, which the worker takes over. */
-  transfer?: readonly MessagePort[];
+  /** Ports and buffers in the argument, which the worker takes over. */
+  transfer?: readonly (MessagePort | ArrayBuffer)[];
 }
 
 interface PendingCall {
@@ -106,7 +106,7 @@ export class WorkerClient {
     await this.#worker.terminate();
   }
 
-  #send(message: ToWorker, transfer: readonly MessagePort[] = []): void {
+  #send(message: ToWorker, transfer: CallOptions["transfer"] = []): void {
     try {
       this.#worker.postMessage(message, [...transfer]);
     } catch (error) {

@@ -1,14 +1,14 @@
 /** @file The server as an application without a port: routes, checks before them, and what happens when it closes. */
 import { Hono } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { MemoryStore } from "../index.js";
 import { ApiError, describeFailure } from "./api-error.js";
-import { bodyIncomplete } from "./body.js";
+import { BodyBudget } from "./body-budget.js";
 import type { Env, Services } from "./context.js";
 import { MemoryBudget } from "./memory-budget.js";
 import { ServerMetrics } from "./metrics.js";
 import { authenticate } from "./middleware/auth.js";
+import { limitBodies } from "./middleware/bodies.js";
 import { guardOrigins } from "./middleware/guard.js";
 import { observe } from "./middleware/observe.js";
 import { limitRate } from "./middleware/rate-limit.js";
@@ -33,8 +33,6 @@ export interface ServerApp {
   close: (graceMs?: number) => Promise<void>;
 }
 
-const IMPORT = "/v1/sessions/import";
-
 /**
  * Makes a server of models.
  *
@@ -55,6 +53,7 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
   const metrics = new ServerMetrics();
   const budget = new MemoryBudget(limits.memoryBytes);
   const scheduler = new Scheduler(budget, limits, { onRejected: (reason) => metrics.rejected(reason) });
+  const bodies = new BodyBudget(limits.bodiesBytes, () => metrics.rejected("bodies"));
   const pool = new ModelPool(models);
   const sessions = new SessionManager({ store, models: pool, budget, scheduler, limits, precision, log });
   const services: Services = { models: pool, sessions, scheduler, limits, metrics, log };
@@ -63,6 +62,7 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
     queued: () => scheduler.queued,
     heldBytes: () => budget.heldBytes,
     residents: () => budget.residents,
+    bodyBytes: () => bodies.used,
     counts: () => sessions.counts,
   });
   const hono = new Hono<Env>();
@@ -87,33 +87,11 @@ export function createApp(models: readonly ServedModel[], options: ServerOptions
     c.body(await metrics.registry.metrics(), 200, { "content-type": metrics.registry.contentType }),
   );
   hono.get("/openapi.json", (c) => c.json(describeApi(ROUTES, { version: "1", secured: keys.length > 0 })));
-  hono.use("/v1/*", authenticated, limitRate(limits.requestsPerMinute, metrics), limitBodies(limits));
+  hono.use("/v1/*", authenticated, limitRate(limits.requestsPerMinute, metrics), limitBodies(limits, bodies));
   for (const { method, path, handler } of ROUTES) hono[method](path, (c) => handler(c, services));
   return {
     fetch: (request) => hono.fetch(request),
     request: hono.request,
     close: (graceMs = 0) => scheduler.close(graceMs),
-  };
-}
-
-/** Refuses bodies that are too large before they are read; snapshots may be larger than JSON. */
-function limitBodies(limits: { bodyBytes: number; snapshotBytes: number }): ReturnType<typeof bodyLimit> {
-  const limited = (maxSize: number): ReturnType<typeof bodyLimit> =>
-    bodyLimit({
-      maxSize,
-      onError: () => {
-        throw new ApiError(413, "body_too_large", `The body is larger than ${maxSize} bytes.`, {
-          nextStep: "Send less at once; a session takes text in piece by piece.",
-        });
-      },
-    });
-  const [json, snapshot] = [limited(limits.bodyBytes), limited(limits.snapshotBytes)];
-  return async (c, next) => {
-    try {
-      return await (c.req.path === IMPORT ? snapshot(c, next) : json(c, next));
-    } catch (error) {
-      // Handlers' errors are answered further in, so it is one of reading.
-      throw error instanceof ApiError ? error : bodyIncomplete(error);
-    }
   };
 }

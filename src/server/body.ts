@@ -1,6 +1,7 @@
 /** @file Bodies of requests: their type, their bytes, and JSON that is no trap. */
-import type { Context } from "hono";
 import { ApiError } from "./api-error.js";
+import type { Request } from "./context.js";
+import { joinBytes } from "./join-bytes.js";
 
 /** Most levels of lists and objects in each other: far more than any request needs, far less than a stack holds. */
 const MAX_DEPTH = 128;
@@ -11,9 +12,10 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [..."[]{}"].map((sign
 /**
  * The body of a request as it was sent.
  * @param type that its header must name
- * @throws ApiError 415 for another type or a compressed body, 400 where the client stopped in the middle
+ * @throws ApiError 415 for another type or a compressed body, 400 where the client stopped in the middle, 413 and 503 for
+ * more bytes than may be held
  */
-export async function readBytes(c: Context, type: string): Promise<Uint8Array> {
+export async function readBytes(c: Request, type: string): Promise<Uint8Array> {
   const [given = ""] = (c.req.header("content-type") ?? "").split(";");
   if (given.trim().toLowerCase() !== type) {
     throw new ApiError(415, "unsupported_media_type", `The body must be ${type}.`, {
@@ -27,15 +29,28 @@ export async function readBytes(c: Context, type: string): Promise<Uint8Array> {
       nextStep: "Send it as it is, without the header content-encoding.",
     });
   }
-  try {
-    return new Uint8Array(await c.req.arrayBuffer());
-  } catch (error) {
-    throw bodyIncomplete(error);
+  return collect(c);
+}
+
+/** All bytes of a body, each piece counted as it comes. */
+async function collect(c: Request): Promise<Uint8Array> {
+  const room = c.get("bodyRoom");
+  // A reader that is left alone rather than cancelled, so that a refusal still reaches a client in the middle of sending.
+  const reader = c.req.raw.body?.getReader();
+  const pieces: Uint8Array[] = [];
+  for (;;) {
+    const piece = await reader?.read().catch((error: unknown) => {
+      throw bodyIncomplete(error);
+    });
+    if (piece?.value === undefined) break;
+    room.take(piece.value.byteLength);
+    pieces.push(piece.value);
   }
+  return joinBytes(pieces);
 }
 
 /** The 400 of a body that ends before it should. */
-export function bodyIncomplete(cause: unknown): ApiError {
+function bodyIncomplete(cause: unknown): ApiError {
   return new ApiError(400, "body_incomplete", "The body ended before all of it had come.", {
     nextStep: "Send the request again.",
     cause,

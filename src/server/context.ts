@@ -2,6 +2,7 @@
 import type { Context } from "hono";
 import type { z } from "zod";
 import { ApiError, describeFailure, invalidRequest } from "./api-error.js";
+import type { BodyRoom } from "./body-budget.js";
 import { parseJson, readBytes } from "./body.js";
 import type { ServerMetrics } from "./metrics.js";
 import type { ModelPool } from "./models.js";
@@ -25,6 +26,8 @@ export interface Env {
     requestId: string;
     /** Whose sessions the request may see. */
     namespace: string;
+    /** Where the bytes of its body are counted. */
+    bodyRoom: BodyRoom;
   };
 }
 

@@ -8,6 +8,7 @@ export interface MetricSources {
   queued: () => number;
   heldBytes: () => number;
   residents: () => number;
+  bodyBytes: () => number;
   counts: () => { restored: number; saved: number; saveFailures: number };
 }
 
@@ -52,7 +53,7 @@ export class ServerMetrics {
     });
     this.#rejected = new Counter({
       name: "precis_rejected_total",
-      help: "Requests turned away: queue full, memory full, closing, rate limit.",
+      help: "Requests turned away: queue full, memory full, bodies, closing, rate limit.",
       labelNames: ["reason"],
       registers,
     });
@@ -72,6 +73,7 @@ export class ServerMetrics {
     gauge("precis_jobs_queued", "Requests that wait for the engine.", sources.queued);
     gauge("precis_memory_bytes", "Keys and values held for sessions in the engine.", sources.heldBytes);
     gauge("precis_sessions_resident", "Sessions in the engine.", sources.residents);
+    gauge("precis_body_bytes", "Bodies of requests that are being read or answered.", sources.bodyBytes);
     gauge("precis_sessions_restored", "Sessions brought back from the store so far.", () => sources.counts().restored);
     gauge("precis_sessions_saved", "States written to the store so far.", () => sources.counts().saved);
     gauge("precis_save_failures", "States that the store refused so far.", () => sources.counts().saveFailures);

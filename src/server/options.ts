@@ -16,6 +16,8 @@ export interface ServerLimits {
   bodyBytes: number;
   /** Largest snapshot that is imported, in bytes. */
   snapshotBytes: number;
+  /** Bytes of bodies that are held at once, over all requests until their answers begin; more get 503. */
+  bodiesBytes: number;
   /** Bytes of keys and values that the engine may hold, those of running requests included. */
   memoryBytes: number;
   /** Requests that use the engine at once. */
@@ -48,6 +50,7 @@ export interface ServerLimits {
 export const DEFAULT_LIMITS: ServerLimits = {
   bodyBytes: 4 * 2 ** 20,
   snapshotBytes: 256 * 2 ** 20,
+  bodiesBytes: 512e6,
   memoryBytes: 2 ** 30,
   concurrency: 8,
   queue: 64,

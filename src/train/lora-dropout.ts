@@ -11,7 +11,7 @@
 import { SeededRandom } from "../data/random.js";
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { add, cast, floor, mul, scale, sub } from "../graph/ops/elementwise.js";
-import { reshape, slice } from "../graph/ops/movement.js";
+import { gatherRows, reshape, slice } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import type { LoraTarget } from "../models/decoder-io.js";
 import { projectionSize } from "../models/projections.js";
@@ -61,8 +61,8 @@ function placeFeatures(
 }
 
 /**
- * `x` [batch, seq, features] with elements dropped and the others scaled by 1 / (1 − rate).
- * @param tokens [batch, seq, 1], uniform in [0, 1)
+ * `x` [...rows, features] with elements dropped and the others scaled by 1 / (1 − rate).
+ * @param tokens [...rows, 1], uniform in [0, 1)
  * @param features [features], uniform in [0, 1)
  */
 function drop(graph: GraphBuilder, x: Value, tokens: Value, features: Value, rate: number): Value {
@@ -80,17 +80,18 @@ export function emitDropout(
   config: DecoderConfig,
   spec: ParameterSpec & { batch: number; seq: number },
   { rate }: DropoutOptions,
-): (layer: number, target: LoraTarget, x: Value) => Value {
+): (layer: number, target: LoraTarget, x: Value, rows?: Value) => Value {
   const { places, size } = placeFeatures(config, spec);
   const tokens = graph.input(DROPOUT_IO.tokens, "float32", [spec.batch, spec.seq, 1]);
   const features = graph.input(DROPOUT_IO.features, "float32", [size]);
   const masked = new Map<string, Value>();
-  return (layer, target, x) => {
+  return (layer, target, x, rows) => {
     const known = masked.get(x.name);
     if (known !== undefined) return known;
     const place = places.get(`${layer}.${inputOf(target)}`);
     if (place === undefined) return x;
-    const dropped = drop(graph, x, tokens, slice(graph, features, 0, place.offset, place.size), rate);
+    const own = rows && gatherRows(graph, reshape(graph, tokens, [spec.batch * spec.seq, 1]), rows);
+    const dropped = drop(graph, x, own ?? tokens, slice(graph, features, 0, place.offset, place.size), rate);
     masked.set(x.name, dropped);
     return dropped;
   };

@@ -13,9 +13,9 @@ import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { ParameterLayout } from "./parameters.js";
 import {
   accumulate,
-  cutParameters,
   embed,
   labelLoss,
+  labelPicks,
   scaleLoss,
   trainedDecoder,
   type TrainingGraphSpec,
@@ -63,9 +63,8 @@ export function buildSegmentGraph(
   const graph = new GraphBuilder(`segment-${part}-${config.family}`, "primitive");
   const { batch, seq, slots, compTokens } = spec;
   const { hiddenSize } = config;
-  const tensors = cutParameters(graph, layout, spec);
   const dropout = part === "evaluation" ? undefined : spec.dropout;
-  const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
+  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, dropout);
   const prompt = [batch, slots, hiddenSize];
   const summaries = graph.input(SEGMENT_IO.summaries, "float32", prompt);
   const gain = reshape(graph, exp(graph, tensors.get("summary_log_gain") as Value), [1, 1, hiddenSize]);
@@ -78,7 +77,10 @@ export function buildSegmentGraph(
   const kept = mul(graph, graph.input(SEGMENT_IO.keep, "float32", [batch, slots, 1]), summaries);
   const placed = matmul(graph, graph.input(SEGMENT_IO.place, "float32", [batch, slots, compTokens]), fresh);
   const next = add(graph, kept, placed);
-  const loss = part === "backward" || part === "evaluation" ? labelLoss(graph, emitter, hidden, spec).loss : undefined;
+  const loss =
+    part === "backward" || part === "evaluation"
+      ? labelLoss(graph, emitter, emitter.lastRows(hidden, labelPicks(graph, spec)), spec).loss
+      : undefined;
   if (part === "forward" || part === "evaluation") {
     graph.output(next, SEGMENT_IO.nextSummaries);
     return graph;
@@ -88,12 +90,10 @@ export function buildSegmentGraph(
   const products = reduceSum(graph, mul(graph, next, later), [2], false);
   const throughNext = reduceSum(graph, products, [0, 1], false);
   const objective = loss === undefined ? throughNext : add(graph, loss, throughNext);
-  const parameters = layout.slices.map(({ name }) => tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
-  const gradients = differentiate(graph, scaled, [...parameters, summaries], { checkpoints });
-  accumulate(graph, layout, gradients.slice(0, -1), unscale);
-  const bySummaries = unscale(gradients[gradients.length - 1] as Value);
-  graph.output(bySummaries, SEGMENT_IO.summaryGradient);
+  const [byVector, bySummaries] = differentiate(graph, scaled, [vector, summaries], { checkpoints }).map(unscale);
+  accumulate(graph, byVector as Value);
+  graph.output(bySummaries as Value, SEGMENT_IO.summaryGradient);
   return graph;
 }

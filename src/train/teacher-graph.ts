@@ -50,7 +50,8 @@ export function emitTeacher(
         },
       },
     );
-    const hidden = emitter.layers(emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq])));
-    return emitter.logits(hidden, graph.input(TEACHER_IO.labelRows, "int64", [labels]));
+    const embeddings = emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq]));
+    const rows = graph.input(TEACHER_IO.labelRows, "int64", [labels]);
+    return emitter.head(emitter.finalNorm(emitter.layersAt(embeddings, { rows })));
   });
 }

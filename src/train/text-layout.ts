@@ -5,7 +5,13 @@
 import { SeededRandom, stableHash } from "../data/random.js";
 import { PrecisError } from "../errors.js";
 import { drawSpans } from "../sentinel/draw-spans.js";
-import { recentSpans, recentSpanWords, recentStart, type SpanPlacement } from "../sentinel/recent-rules.js";
+import {
+  recentSpans,
+  recentSpanWords,
+  recentStart,
+  type Leaving,
+  type SpanPlacement,
+} from "../sentinel/recent-rules.js";
 import { sentinelIds, sentinelPositions, type Span } from "../sentinel/sentinel-tokens.js";
 import { isScatteredKept, localStart } from "../sentinel/sparse-rules.js";
 import type { MaskRule } from "./attention-mask.js";
@@ -143,15 +149,15 @@ export function layoutSpans(ids: readonly number[], spans: readonly Span[], mode
   return finish(writer, SENTINEL_MASK, mode.padId);
 }
 
-/** Who sees whom where spans are all over a text, and leave token by token at a ratio. */
-function recentMask(segments: readonly Segment[], ratio: number): MaskRule {
+/** Who sees whom where spans are all over a text, whose tokens leave at a ratio. */
+function recentMask(segments: readonly Segment[], leaving: Leaving, ratio: number): MaskRule {
   /** Columns of text tokens, and for each column the first one that it sees. */
   const text: number[] = [];
   const first: number[] = [];
   const lastingColumns: number[] = [];
   let open = 0;
   const firstOf = (index: number): number | undefined =>
-    text[recentStart(index, lastingColumns.length, Math.min(open, index), ratio)];
+    text[recentStart(leaving, index, lastingColumns.length, Math.min(open, index), ratio)];
   for (const { kind, start, end } of segments) {
     // What a sentinel sees is its own span, whole.
     if (kind === "close") lastingColumns.push(start);
@@ -166,6 +172,8 @@ function recentMask(segments: readonly Segment[], ratio: number): MaskRule {
       first.push(firstOf(text.length - 1) ?? column);
     }
   }
+  // An open span that does not count is not among what is left either.
+  if (leaving === "spanwise") open = Infinity;
   const next = firstOf(text.length) ?? first.length;
   return { ...RECENT_MASK, lastingColumns, firstColumn: (row) => first[row] ?? next };
 }
@@ -174,17 +182,23 @@ function recentMask(segments: readonly Segment[], ratio: number): MaskRule {
  * Lays text out in spans of up to `longest` words, one after the other, the last one still open. Tokens stay visible
  * while they are recent, as `recent-rules.ts` says, also when their span is closed.
  */
-function layoutRecent({ ids, wordStarts }: TextBlock, ratio: number, longest: number, mode: TextMode): ParallelLayout {
+function layoutRecent(
+  { ids, wordStarts }: TextBlock,
+  leaving: Leaving,
+  ratio: number,
+  longest: number,
+  mode: TextMode,
+): ParallelLayout {
   const { open, close } = sentinelIds(mode.vocabSize);
   const writer = new BlockWriter(mode.blockTokens);
-  const spans = recentSpans(wordStarts, ids.length, recentSpanWords(ratio, longest));
+  const spans = recentSpans(wordStarts, ids.length, recentSpanWords(leaving, ratio, longest));
   writer.text("text", 0, ids.slice(0, spans[0]?.start));
   spans.forEach(({ start, end }, block) => {
     writer.sentinel("open", block, open, 1);
     writer.text("span", block, ids.slice(start, end));
     if (block < spans.length - 1) writer.sentinel("close", block, close, 0);
   });
-  return finish(writer, recentMask(writer.segments, ratio), mode.padId);
+  return finish(writer, recentMask(writer.segments, leaving, ratio), mode.padId);
 }
 
 function finish({ ids, ...written }: BlockWriter, mask: MaskRule, padId: number): ParallelLayout {
@@ -228,8 +242,9 @@ export function layoutText(block: TextBlock, mode: TextMode): ParallelLayout {
   const random = new SeededRandom(block.key, mode.method);
   if (mode.method === "sentinel") {
     const ratio = drawRatio(mode.ratios, random);
-    if (mode.placement === "recent") return layoutRecent(block, ratio, mode.longest, mode);
-    const words = drawSpans(block.wordStarts.length, ratio, mode.longest, random);
+    const { placement = "random", longest } = mode;
+    if (placement !== "random") return layoutRecent(block, placement, ratio, longest, mode);
+    const words = drawSpans(block.wordStarts.length, ratio, longest, random);
     return layoutSpans(block.ids, tokenSpans(words, block), mode);
   }
   const writer = new BlockWriter(mode.blockTokens);

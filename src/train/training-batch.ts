@@ -165,7 +165,7 @@ export function sequenceFeeds(config: DecoderConfig, batch: PaddedBatch, spec: T
     feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
     feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
   }
-  const everywhere = spec.compTokens === 0;
+  const everywhere = spec.compTokens === 0 || spec.conditional === false;
   const gate = everywhere ? new Float32Array(batch.gate.length).fill(1) : batch.gate;
   feeds[DECODER_IO.gate] = floatTensor(gate, [...rows, 1]);
   return { ...feeds, ...maskFeeds(config, batch, spec) };

@@ -4,18 +4,17 @@
  */
 import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
-import { add, cast, div, mul, scale } from "../graph/ops/elementwise.js";
+import { add, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
-import { concat, reshape, slice } from "../graph/ops/movement.js";
+import { reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
-import { DecoderEmitter } from "../models/decoder.js";
-import { type LoraTarget } from "../models/decoder-io.js";
-import type { LoraMatrices } from "../models/lora.js";
+import { DecoderEmitter, type RowPicks } from "../models/decoder.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
-import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
+import type { ParameterLayout, ParameterSpec } from "./parameters.js";
+import { TrainedTensors } from "./trained-tensors.js";
 import { emitMasks } from "./training-masks.js";
 import { emitTeacher } from "./teacher-graph.js";
 
@@ -37,6 +36,8 @@ export interface TrainingGraphSpec extends ParameterSpec {
   loraScale: number;
   /** Whether keys and values are averaged (CCM-merge, compressive). */
   averaging: boolean;
+  /** Whether the LoRA acts at COMP tokens only, as it does by default if there are any. */
+  conditional?: boolean;
   /** Compute the inside of each layer again in the backward pass, so that memory grows with one layer, not with all. */
   recompute?: boolean;
   /** Learn from a teacher too; batches must then bring its inputs. */
@@ -70,54 +71,67 @@ export function computeType({ precision }: TrainingGraphSpec): "float32" | "floa
   return precision === "fp16" ? "float16" : "float32";
 }
 
-/** Cuts the flat vector, an input, into its tensors; matrices of the LoRA have the type of the products. */
-export function cutParameters(
-  graph: GraphBuilder,
-  layout: ParameterLayout,
-  spec: TrainingGraphSpec,
-): Map<string, Value> {
-  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
-  const narrow = cast(graph, vector, computeType(spec));
-  return new Map(
-    layout.slices.map(({ name, shape, offset, size }) => [
-      name,
-      reshape(graph, slice(graph, name.startsWith("lora_") ? narrow : vector, 0, offset, size), shape),
-    ]),
-  );
+/** What a training graph learns, and the decoder that it is learned for. */
+export interface TrainedDecoder {
+  /** [parameters] float32, an input; gradients are taken by it. */
+  vector: Value;
+  tensors: TrainedTensors;
+  emitter: DecoderEmitter;
 }
 
-/** A decoder whose LoRA is cut from the trained vector. */
+/** A decoder whose LoRA is cut from the trained vector, an input; matrices of the LoRA have the type of the products. */
 export function trainedDecoder(
   graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
-  tensors: ReadonlyMap<string, Value>,
+  layout: ParameterLayout,
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
-): DecoderEmitter {
+): TrainedDecoder {
   const { batch, seq, targets: loraTargets, loraScale } = spec;
-  const loraPair = (layer: number, target: LoraTarget): LoraMatrices => ({
-    a: tensors.get(loraName("a", layer, target)) as Value,
-    b: tensors.get(loraName("b", layer, target)) as Value,
-  });
+  const compute = computeType(spec);
+  const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
+  const tensors = new TrainedTensors(graph, config, vector, layout, compute);
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
-  const values = emitMasks(graph, config, spec);
-  const options = { cached: false, compute: computeType(spec), loraTargets, loraPair, loraScale, ...loraInput, values };
-  return new DecoderEmitter(graph, config, weights, { batch, seq }, options);
+  const emitter = new DecoderEmitter(
+    graph,
+    config,
+    weights,
+    { batch, seq },
+    {
+      cached: false,
+      compute,
+      loraTargets,
+      trainedLora: (...place) => tensors.lora(...place),
+      loraScale,
+      ...loraInput,
+      values: emitMasks(graph, config, spec),
+    },
+  );
+  return { vector, tensors, emitter };
 }
 
-/** The labels' logits [labels, vocab] and weights [labels, 1], and their mean negative log-likelihood. */
+/** Declares which rows predict the labels. */
+export function labelPicks(
+  graph: GraphBuilder,
+  { batch, seq, labels }: TrainingGraphSpec,
+): RowPicks & { inverse: Value } {
+  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
+  return { rows, inverse: graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]) };
+}
+
+/**
+ * The labels' logits [labels, vocab] and weights [labels, 1], and their mean negative log-likelihood.
+ * @param last [labels, hidden], after the last norm
+ */
 export function labelLoss(
   graph: GraphBuilder,
   emitter: DecoderEmitter,
-  hidden: Value,
-  { batch, seq, labels }: TrainingGraphSpec,
+  last: Value,
+  { labels }: TrainingGraphSpec,
 ): Pick<Forward, "logits" | "weights" | "loss"> {
-  const rows = graph.input(TRAINING_IO.labelRows, "int64", [labels]);
-  const inverse = graph.input(TRAINING_IO.labelInverse, "int64", [batch * seq]);
   const ids = graph.input(TRAINING_IO.labelIds, "int64", [labels]);
   const weights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
-  const last = emitter.lastRows(hidden, rows, inverse);
   const logits = emitter.head(last);
   const loss = crossEntropy(graph, logits, emitter.headAt(last, ids), weights);
   graph.output(loss, TRAINING_IO.loss);
@@ -136,18 +150,10 @@ export function scaleLoss(
   return { scaled, unscale: (gradient) => div(graph, gradient, factor) };
 }
 
-/** Adds the gradients of the layout's slices to `accumulated`, an input, and declares the sum [parameters] an output. */
-export function accumulate(
-  graph: GraphBuilder,
-  layout: ParameterLayout,
-  gradients: readonly Value[],
-  unscale: (gradient: Value) => Value,
-): void {
-  const flat = gradients.map((gradient, index) =>
-    cast(graph, reshape(graph, gradient, [layout.slices[index]?.size as number]), "float32"),
-  );
-  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", [layout.size]);
-  graph.output(add(graph, accumulated, unscale(concat(graph, flat, 0))), TRAINING_IO.gradient);
+/** Adds a gradient [parameters] to `accumulated`, an input, and declares the sum an output. */
+export function accumulate(graph: GraphBuilder, gradient: Value): void {
+  const accumulated = graph.input(TRAINING_IO.accumulated, "float32", gradient.shape);
+  graph.output(add(graph, accumulated, gradient), TRAINING_IO.gradient);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -167,8 +173,9 @@ export function embed(
 
 /** The forward pass and what later parts of the graph need of it. */
 interface Forward {
-  tensors: Map<string, Value>;
-  /** Hidden states between layers, in order. */
+  /** [parameters] */
+  vector: Value;
+  /** Hidden states between layers, in order; after the last one those of the labels. */
   states: Value[];
   /** [labels, vocab] */
   logits: Value;
@@ -186,10 +193,10 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const tensors = cutParameters(graph, layout, spec);
-  const emitter = trainedDecoder(graph, config, weights, tensors, spec, dropout);
-  const hidden = emitter.layers(embed(graph, emitter, spec, tensors.get("comp_embeddings")));
-  return { tensors, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, hidden, spec) };
+  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, dropout);
+  const hidden = emitter.layersAt(embed(graph, emitter, spec, tensors.get("comp_embeddings")), labelPicks(graph, spec));
+  const last = emitter.finalNorm(hidden);
+  return { vector, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };
 }
 
 /**
@@ -216,10 +223,10 @@ export function buildTrainingGraph(
     const pull = scale(graph, distance, weight * temperature ** 2);
     objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
   }
-  const parameters = layout.slices.map(({ name }) => forward.tensors.get(name) as Value);
   const checkpoints = spec.recompute === true ? forward.states : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
-  accumulate(graph, layout, differentiate(graph, scaled, parameters, { checkpoints }), unscale);
+  const [gradient] = differentiate(graph, scaled, [forward.vector], { checkpoints });
+  accumulate(graph, unscale(gradient as Value));
   return graph;
 }
 

@@ -105,6 +105,7 @@ test.each([
   ["autocompressor", ["--segment-length", "96", "--bptt", "2", "--labels", "all"], { limit: 8 }],
   ["rmt", ["--segment-length", "96", "--recompute"], {}],
   ["compressive", ["--comp-tokens", "3", "--no-recursive"], { slots: 3, limit: 12, sink: 0, recursive: false }],
+  ["ccm-concat", ["--no-conditional"], { recursive: true }],
 ])("%s: the adapter is used as it was trained", async (method, more, options) => {
   const output = `use-${method}`;
   const run = await precis(
@@ -199,6 +200,13 @@ test.each([
     placement: ["--placement", "recent"],
     compTokens: 2,
     options: { span: 12, policy: "recent", ratio: 0.5 },
+  },
+  {
+    method: "sentinel",
+    folder: "spanwise",
+    placement: ["--placement", "spanwise"],
+    compTokens: 2,
+    options: { span: 12, policy: "spanwise", ratio: 0.5 },
   },
   { method: "local", compTokens: 0, options: { ratio: 0.5 } },
   { method: "scattered", compTokens: 0, options: { ratio: 0.5 } },

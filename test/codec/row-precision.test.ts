@@ -4,7 +4,13 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
 import { decodeContainer, encodeContainer } from "#precis/codec/container.js";
-import { decodeRows, encodeRows, rowBytes, SNAPSHOT_PRECISIONS } from "#precis/codec/row-precision.js";
+import {
+  decodeRows,
+  encodeRows,
+  rowBytes,
+  SNAPSHOT_PRECISIONS,
+  type SnapshotPrecision,
+} from "#precis/codec/row-precision.js";
 import { codeSection, decodeSection } from "#precis/codec/section-coding.js";
 import { normalGenerator } from "../reference/random-tensors.js";
 
@@ -12,13 +18,25 @@ function random(seed: number, length: number): Float32Array {
   return Float32Array.from({ length }, normalGenerator(seed));
 }
 
+function encoded(rows: Float32Array, precision: SnapshotPrecision, headDim: number): Uint8Array {
+  const bytes = new Uint8Array(rowBytes(precision, rows.length / headDim, headDim));
+  encodeRows(rows, 0, { precision, headDim, bytes });
+  return bytes;
+}
+
+function decoded(bytes: Uint8Array, precision: SnapshotPrecision, headDim: number): Float32Array {
+  const rows = new Float32Array((bytes.length / rowBytes(precision, 1, headDim)) * headDim);
+  decodeRows(rows, 0, { precision, headDim, bytes });
+  return rows;
+}
+
 const HEAD_DIMS = [1, 5, 64, 96];
 
 /** The relative root-mean-square error of rows after a round trip. */
-function lossOf(rows: Float32Array, precision: (typeof SNAPSHOT_PRECISIONS)[number], headDim: number): number {
-  const bytes = encodeRows(rows, precision, headDim);
+function lossOf(rows: Float32Array, precision: SnapshotPrecision, headDim: number): number {
+  const bytes = encoded(rows, precision, headDim);
   expect(bytes).toHaveLength(rowBytes(precision, rows.length / headDim, headDim));
-  const back = decodeRows(bytes, precision, headDim);
+  const back = decoded(bytes, precision, headDim);
   const square = (values: Float32Array): number => values.reduce((sum, value) => sum + value * value, 0);
   return Math.sqrt(square(rows.map((value, i) => value - back[i])) / square(rows));
 }
@@ -34,13 +52,29 @@ describe("rows", () => {
 
   test("with one channel much larger than the others lose none of the others' digits", () => {
     const rows = random(5, 64 * 20).map((value, i) => (i % 64 === 3 ? 30 + value : value));
-    const bytes = encodeRows(rows, "int4", 64);
-    const back = decodeRows(bytes, "int4", 64);
+    const bytes = encoded(rows, "int4", 64);
+    const back = decoded(bytes, "int4", 64);
     const others = (values: Float32Array): Float32Array => values.filter((_, i) => i % 64 !== 3);
     const error = others(rows).map((value, i) => (value - others(back)[i]) ** 2);
     const power = others(rows).reduce((sum, value) => sum + value * value, 0);
     // One scale for all as they are, 30 / 7, would round every other element to zero: an error of 1.
     expect(error.reduce((sum, value) => sum + value, 0) / power).toBeLessThan(0.9);
+  });
+
+  test.each(SNAPSHOT_PRECISIONS)("in %s are the same in parts as in one piece, at any alignment", (precision) => {
+    for (const headDim of HEAD_DIMS) {
+      const rows = random(11, 9 * headDim);
+      const whole = encoded(rows, precision, headDim);
+      const shifted = new Uint8Array(whole.length + 1).subarray(1);
+      const back = new Float32Array(rows.length);
+      for (const first of [6, 3, 0]) {
+        const part = [first * headDim, (first + 3) * headDim] as const;
+        encodeRows(rows.subarray(...part), first, { precision, headDim, bytes: shifted });
+        decodeRows(back.subarray(...part), first, { precision, headDim, bytes: shifted });
+      }
+      expect(shifted).toEqual(whole);
+      expect(back).toEqual(decoded(whole, precision, headDim));
+    }
   });
 
   test("take the bytes of their precision", () => {
@@ -49,10 +83,10 @@ describe("rows", () => {
 
   test("of zeros, of none, and beyond half precision stay finite", () => {
     for (const precision of ["fp16", "int8", "int4"] as const) {
-      expect([...decodeRows(encodeRows(new Float32Array(8), precision, 8), precision, 8)]).toEqual(Array(8).fill(0));
-      expect(decodeRows(encodeRows(new Float32Array(0), precision, 8), precision, 8)).toHaveLength(0);
+      expect([...decoded(encoded(new Float32Array(8), precision, 8), precision, 8)]).toEqual(Array(8).fill(0));
+      expect(decoded(encoded(new Float32Array(0), precision, 8), precision, 8)).toHaveLength(0);
       const huge = Float32Array.of(1e30, -1e30, 0, 1);
-      expect(decodeRows(encodeRows(huge, precision, 4), precision, 4).every(Number.isFinite)).toBe(true);
+      expect(decoded(encoded(huge, precision, 4), precision, 4).every(Number.isFinite)).toBe(true);
     }
   });
 });
@@ -75,15 +109,15 @@ describe("entropy coding", () => {
 
   test("makes rows smaller in every precision, and leaves what would grow", () => {
     for (const precision of SNAPSHOT_PRECISIONS) {
-      const rows = encodeRows(random(7, 64 * 2000), precision, 64);
+      const rows = encoded(random(7, 64 * 2000), precision, 64);
       const size = { fp32: 4, fp16: 2, int8: 1, int4: 1 }[precision];
       const sections = new Map([
         ["rows", rows],
         ["short", Uint8Array.of(1, 2, 3)],
       ]);
-      const encoded = encodeContainer({ header: {}, sections }, { elementSize: size });
-      expect(encoded.length).toBeLessThan(0.98 * rows.length);
-      expect(new Map(decodeContainer(encoded).sections)).toEqual(sections);
+      const container = encodeContainer({ header: {}, sections }, { elementSize: size });
+      expect(container.length).toBeLessThan(0.98 * rows.length);
+      expect(new Map(decodeContainer(container).sections)).toEqual(sections);
     }
   });
 });

@@ -141,6 +141,7 @@ export const TRIED_METHODS: readonly (CreateMemoryOptions & { method: string; la
   { label: "sentinel, sentences", method: "sentinel", options: { policy: "sentence", span: 4 } },
   { label: "sentinel, what is older", method: "sentinel", options: { policy: "older", span: 3, window: 6 } },
   { label: "sentinel, what is recent", method: "sentinel", options: { policy: "recent", span: 3, ratio: 0.6 } },
+  { label: "sentinel, spanwise", method: "sentinel", options: { policy: "spanwise", span: 3, ratio: 0.6 } },
   { label: "sentinel, marked", method: "sentinel", options: { policy: "marked" } },
   { label: "ccm-concat with spans", method: "ccm-concat", options: { spans: "fixed", spanWords: 3 } },
   {

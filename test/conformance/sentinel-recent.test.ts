@@ -1,9 +1,10 @@
-/** @file Sentinel spans whose tokens leave one by one, against one float64 pass over the whole text in its training form. */
+/** @file Sentinel spans whose tokens leave one by one or spanwise, against one float64 pass over the whole text in its training form. */
 
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type Memory } from "#precis/index.js";
+import type { Leaving } from "#precis/sentinel/recent-rules.js";
 import { difference } from "../golden/compare.js";
 import { FIRST_BYTE_ID } from "../reference/byte-tokenizer.js";
 import { decode } from "../reference/decoder.js";
@@ -19,8 +20,8 @@ beforeAll(async () => {
 });
 afterAll(() => fixture[Symbol.asyncDispose]());
 
-const create = (span: number, ratio: number): Promise<Memory> =>
-  fixture.memory({ method: "sentinel", options: { policy: "recent", span, ratio } });
+const create = (span: number, ratio: number, policy: Leaving = "recent"): Promise<Memory> =>
+  fixture.memory({ method: "sentinel", options: { policy, span, ratio } });
 
 const isSpecial = (id: number | undefined): boolean => id !== undefined && id < FIRST_BYTE_ID;
 const isSpace = (id: number): boolean => " \n\t\r\v\f".includes(String.fromCharCode(id - FIRST_BYTE_ID));
@@ -38,12 +39,14 @@ function marked(ids: readonly number[], words: number): number[] {
 }
 
 /** Logits of the text tokens of a marked text, all of it in one pass. */
-function textLogits(ids: readonly number[], ratio: number): number[] {
+function textLogits(ids: readonly number[], ratio: number, leaving: Leaving): number[] {
   const row = { ids, vocabSize: VOCAB };
   const { logits } = decode(fixture.files, {
     inputIds: ids,
     positionIds: ids.map((_, i) => sentinelPosition(row, i)),
-    attend: ids.flatMap((_, i) => ids.map((__, j) => (recentAttends(row, i, j, ratio) ? 1 : 0))),
+    attend: ids.flatMap((_, i) =>
+      ids.map((__, j) => (recentAttends(row, i, j, ratio, leaving === "spanwise") ? 1 : 0)),
+    ),
     gate: ids.map(() => 1),
     adapter: fixture.sentinelAdapter,
   });
@@ -51,12 +54,15 @@ function textLogits(ids: readonly number[], ratio: number): number[] {
 }
 
 /** Positions of what the token after a marked text would see. */
-function heldPositions(ids: readonly number[], ratio: number): number[] {
+function heldPositions(ids: readonly number[], ratio: number, leaving: Leaving): number[] {
   const row = { ids: [...ids, FIRST_BYTE_ID], vocabSize: VOCAB };
-  return ids.flatMap((_, j) => (recentAttends(row, ids.length, j, ratio) ? [sentinelPosition(row, j)] : []));
+  return ids.flatMap((_, j) =>
+    recentAttends(row, ids.length, j, ratio, leaving === "spanwise") ? [sentinelPosition(row, j)] : [],
+  );
 }
 
 const ratio = fc.constantFrom(0, 0.2, 0.5, 0.8, 0.95);
+const leavings = fc.constantFrom<Leaving>("recent", "spanwise");
 const span = fc.integer({ min: 2, max: 4 });
 const pieces = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 6 });
 // One in ten is longer than a span may be.
@@ -73,14 +79,13 @@ const streams = fc
 describe("reading", () => {
   test("logits of the training form, whatever the pieces, holding just what the next token sees", async () => {
     await fc.assert(
-      fc.asyncProperty(streams, pieces, ratio, span, async (ids, lengths, share, words) => {
-        const memory = await create(words, share);
+      fc.asyncProperty(streams, pieces, ratio, span, leavings, async (ids, lengths, share, words, leaving) => {
+        const memory = await create(words, share, leaving);
         const whole = marked(ids, words);
-        expect(difference(await logitsInPieces(memory, ids, lengths), textLogits(whole, share))).toBeLessThan(
-          TOLERANCE,
-        );
+        const expected = textLogits(whole, share, leaving);
+        expect(difference(await logitsInPieces(memory, ids, lengths), expected)).toBeLessThan(TOLERANCE);
         const { positions } = await memory.rows();
-        expect(positions).toEqual(heldPositions(whole, share));
+        expect(positions).toEqual(heldPositions(whole, share, leaving));
         expect((await memory.stats()).slots).toBe(positions.length);
         await memory.dispose();
       }),
@@ -114,24 +119,27 @@ describe("reading", () => {
 });
 
 describe("writing", () => {
-  test("every token is the best one of the training form, and the memory is that of reading the whole", async () => {
-    const prompt = [...Buffer.from("a be see de e be")].map((byte) => FIRST_BYTE_ID + byte);
-    for (const share of [0.3, 0.7]) {
-      const [memory, reader] = [await create(2, share), await create(2, share)];
-      const { tokenIds, stats } = await memory.answer(prompt, { maxTokens: 50, ignoreEos: true });
-      const whole = marked([...prompt, ...tokenIds], 2);
-      expect(whole.filter((id) => id === VOCAB + 1).length).toBeGreaterThan(4);
-      const logits = textLogits(whole, share);
-      tokenIds.forEach((token, i) => {
-        const row = logits.slice((prompt.length + i - 1) * VOCAB, (prompt.length + i) * VOCAB);
-        expect(row.indexOf(Math.max(...row))).toBe(token);
-      });
-      await reader.append([...prompt, ...tokenIds]);
-      expect((await memory.rows()).positions).toEqual((await reader.rows()).positions);
-      expect(stats.slots).toBe((await reader.stats()).slots);
-      const next = [50, 38, 51];
-      const [own, read] = [(await memory.forward(next)).logits, (await reader.forward(next)).logits];
-      expect(difference(own, read)).toBeLessThan(TOLERANCE);
-    }
-  });
+  test.each<Leaving>(["recent", "spanwise"])(
+    "%s: every token is the best one of the training form",
+    async (leaving) => {
+      const prompt = [...Buffer.from("a be see de e be")].map((byte) => FIRST_BYTE_ID + byte);
+      for (const share of [0.3, 0.7]) {
+        const [memory, reader] = [await create(2, share, leaving), await create(2, share, leaving)];
+        const { tokenIds, stats } = await memory.answer(prompt, { maxTokens: 50, ignoreEos: true });
+        const whole = marked([...prompt, ...tokenIds], 2);
+        expect(whole.filter((id) => id === VOCAB + 1).length).toBeGreaterThan(4);
+        const logits = textLogits(whole, share, leaving);
+        tokenIds.forEach((token, i) => {
+          const row = logits.slice((prompt.length + i - 1) * VOCAB, (prompt.length + i) * VOCAB);
+          expect(row.indexOf(Math.max(...row))).toBe(token);
+        });
+        await reader.append([...prompt, ...tokenIds]);
+        expect((await memory.rows()).positions).toEqual((await reader.rows()).positions);
+        expect(stats.slots).toBe((await reader.stats()).slots);
+        const next = [50, 38, 51];
+        const [own, read] = [(await memory.forward(next)).logits, (await reader.forward(next)).logits];
+        expect(difference(own, read)).toBeLessThan(TOLERANCE);
+      }
+    },
+  );
 });

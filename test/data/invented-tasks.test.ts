@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { SeededRandom } from "#precis/data/random.js";
 import { EpisodeSampler } from "#precis/data/sample.js";
 import { inventTask } from "#precis/data/settings/invented-tasks.js";
+import { labelNames } from "#precis/data/settings/label-words.js";
 import { materialOf, type Material } from "#precis/data/settings/material.js";
 import { RANDOM_WORDS } from "#precis/data/settings/random-words.js";
 import { HELD_OUT, tinyDataFolder, tinyText } from "./tiny-data.js";
@@ -26,9 +27,21 @@ describe("an invented task", () => {
     for (const { demonstrations, question } of tasks) {
       expect(demonstrations).toHaveLength(8);
       for (const { output } of [...demonstrations, question]) expect(question.options).toContain(output);
-      for (const option of question.options) expect(RANDOM_WORDS).toContain(option);
+      expect(new Set(question.options).size).toBe(question.options.length);
+      for (const option of question.options) expect(option).toMatch(/^[A-Za-z]+( [A-Za-z]+)?$/);
       expect(demonstrations.map(({ output }) => output)).toContain(question.output);
     }
+  });
+
+  test("has familiar words as labels in some draws, words and phrases out of the texts in others", () => {
+    const options = invented(300).flatMap(({ question }) => question.options);
+    const familiar = options.filter((option) => RANDOM_WORDS.includes(option));
+    expect(familiar.length).toBeGreaterThan(options.length / 4);
+    expect(options).toContain("says");
+    expect(options).toContain("says that");
+    const without = labelNames(5, [], new SeededRandom(1));
+    expect(without).toHaveLength(5);
+    for (const name of without) expect(RANDOM_WORDS).toContain(name);
   });
 
   test("gives texts of one origin one label, in one episode; and another label in the next", () => {

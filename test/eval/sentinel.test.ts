@@ -143,6 +143,32 @@ describe("the parallel pass equals the memory that reads token by token", () => 
     }
   });
 
+  test.each([10, 50, 90])(
+    "spans whose tokens leave spanwise at %i%%, as many slots as local between spans",
+    async (percent) => {
+      const options = { ratio: percent / 100, policy: "spanwise" };
+      for (const block of blocks) {
+        const { nll, slots, peakSlots } = await nllOf(block, "sentinel", percent, recentAdapter, "spanwise");
+        const memory = await reads({ method: "sentinel", adapter: recentAdapter, options }, block.ids);
+        expectEqual(nll, memory.scored);
+        expect(slots).toBe((await nllOf(block, "local", percent)).slots);
+        expect(memory.slots).toBeGreaterThanOrEqual(slots);
+        expect(peakSlots).toBeGreaterThanOrEqual(memory.slots);
+      }
+    },
+  );
+
+  test("what a token sees on average: half of a block in full, half of that locally, and more of open spans", async () => {
+    for (const block of blocks) {
+      const seenBy = async (...how: Parameters<typeof nllOf> extends [unknown, ...infer Rest] ? Rest : never) =>
+        (await nllOf(block, ...how)).seenSlots;
+      expect(await seenBy("full", 50)).toBe((block.ids.length + 1) / 2);
+      const local = await seenBy("local", 50);
+      expect(local / block.ids.length).toBeCloseTo(0.25, 1);
+      expect(await seenBy("sentinel", 50, recentAdapter, "spanwise")).toBeGreaterThan(local);
+    }
+  });
+
   test.each([10, 50, 90])("local and scattered at %i%%", async (percent) => {
     const ratio = percent / 100;
     for (const block of blocks) {

@@ -11,6 +11,14 @@ export interface Refusal {
   retryAfter: string | null;
 }
 
+/** How a client's session remembers. */
+interface Setup {
+  method: string;
+  options?: Readonly<Record<string, unknown>>;
+}
+
+const STREAMING: Setup = { method: "streaming", options: { window: 48 } };
+
 /**
  * Takes turns with a session, each of which follows from its number alone, one after the other. After an answer that is no
  * success it asks the server where the session stands, as a client must that wants each turn once.
@@ -23,28 +31,34 @@ export class CarefulClient {
   successes = 0;
   readonly refusals: Refusal[] = [];
   readonly #memory: Memory;
+  readonly #turns: number;
   #told = 0;
 
-  private constructor(id: string, memory: Memory) {
+  private constructor(id: string, memory: Memory, turns: number) {
     this.id = id;
     this.#memory = memory;
+    this.#turns = turns;
   }
 
-  /** @param model the one that the server has, for comparing */
-  static async of(model: LanguageModel, id: string): Promise<CarefulClient> {
-    return new CarefulClient(id, await model.createMemory({ method: "streaming", options: { window: 48 } }));
+  /**
+   * @param model the one that the server has, for comparing
+   * @param turns after so many it takes no more
+   */
+  static async of(model: LanguageModel, id: string, setup = STREAMING, turns = Infinity): Promise<CarefulClient> {
+    return new CarefulClient(id, await model.createMemory(setup), turns);
   }
 
   /** Makes the session, if it was not made before. */
   async create(url: string): Promise<void> {
-    const response = await post(`${url}/v1/sessions`, { id: this.id });
+    const { method, options } = this.#memory;
+    const response = await post(`${url}/v1/sessions`, { id: this.id, method, options });
     await response.arrayBuffer();
     expect([201, 409]).toContain(response.status);
   }
 
   /** Takes turns until `signal` fires or, if `untilCut`, the connection breaks. */
   async work(url: string, { signal, untilCut = false }: { signal: AbortSignal; untilCut?: boolean }): Promise<void> {
-    while (!signal.aborted) {
+    while (!signal.aborted && this.acknowledged < this.#turns) {
       try {
         await this.#turn(url, untilCut);
       } catch (error) {

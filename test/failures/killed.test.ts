@@ -34,7 +34,12 @@ async function end(server: Served, round: number, clients: readonly CarefulClien
 describe.for(["file", "lmdb"])("a server with a %s store that is killed", (kind) => {
   test("loses nothing that it acknowledged", { timeout: 60_000 + rounds * 10_000 }, async () => {
     const store = `${kind === "lmdb" ? "lmdb:" : ""}${fixture.scratch}/${kind}`;
-    const clients = await Promise.all(["a", "b", "c"].map((id) => CarefulClient.of(fixture.model, id)));
+    // One of a memory that only grows, whose states share what they store, until its context is full.
+    const clients = await Promise.all([
+      CarefulClient.of(fixture.model, "a"),
+      CarefulClient.of(fixture.model, "b"),
+      CarefulClient.of(fixture.model, "grows", { method: "full" }, 50),
+    ]);
     let [found, unreadable] = [0, 0];
     for (let round = 0; round < rounds; round++) {
       const server = await startServed(fixture.files.directory, store);

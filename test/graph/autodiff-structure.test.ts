@@ -7,9 +7,9 @@ import { describe, expect, test } from "vitest";
 import { differentiate } from "#precis/graph/autodiff.js";
 import { GraphBuilder, type Value } from "#precis/graph/builder.js";
 import { attention } from "#precis/graph/ops/attention.js";
-import { add, exp, gelu, mul, scale, silu } from "#precis/graph/ops/elementwise.js";
+import { add, exp, gelu, mul, scale, swiglu } from "#precis/graph/ops/elementwise.js";
 import { linear, matmul } from "#precis/graph/ops/linalg.js";
-import { gatherRows, transpose } from "#precis/graph/ops/movement.js";
+import { gatherRows, split, transpose } from "#precis/graph/ops/movement.js";
 import { logSumExp } from "#precis/graph/ops/reduction.js";
 import { EngineSession } from "#precis/runtime/engine-session.js";
 import { expectError } from "../conformance/expect-error.js";
@@ -80,11 +80,14 @@ describe("what costs nothing, and what is refused", () => {
 });
 
 describe("what is computed the short way", () => {
-  test("undoing a transposition gives back what was there", () => {
+  test("undoing a transposition gives back what was there, and two in a row are one", () => {
     const graph = new GraphBuilder("turns", "primitive");
     const x = graph.input("x", "float32", [2, 3, 4]);
     expect(transpose(graph, transpose(graph, x, [2, 0, 1]), [1, 2, 0])).toBe(x);
-    expect(transpose(graph, transpose(graph, x, [2, 0, 1]), [2, 0, 1])).not.toBe(x);
+    const twice = transpose(graph, transpose(graph, x, [2, 0, 1]), [2, 0, 1]);
+    expect(twice).not.toBe(x);
+    expect(twice.shape).toEqual([3, 4, 2]);
+    expect(graph.makerOf(twice)?.inputValues[0]).toBe(x);
   });
 
   test("the way back through a linear layer reads its weight as it is stored", () => {
@@ -95,6 +98,15 @@ describe("what is computed the short way", () => {
     const before = graph.nodes.length;
     differentiate(graph, loss, [x]);
     expect(graph.nodes.slice(before).map(({ opType }) => opType)).not.toContain("Transpose");
+  });
+
+  test("no Split has more buffers than a WebGPU kernel may have, and its pieces stay in order", () => {
+    const graph = new GraphBuilder("pieces", "primitive");
+    const sizes = Array.from({ length: 33 }, (_, i) => 1 + (i % 3));
+    const pieces = split(graph, graph.input("x", "float32", [2, 66]), sizes, -1);
+    expect(pieces.map(({ shape }) => shape)).toEqual(sizes.map((size) => [2, size]));
+    expect(Math.max(...graph.nodes.map(({ outputs }) => outputs.length))).toBeLessThan(16);
+    expect(split(graph, pieces[0], [1], 1)).toEqual([pieces[0]]);
   });
 
   test("large logits overflow nowhere", async () => {
@@ -162,7 +174,8 @@ describe("recomputation", () => {
     const states = [scale(graph, x, 0.5)];
     for (let block = 0; block < 3; block++) {
       const input = states[block];
-      const inner = silu(graph, matmul(graph, input, w));
+      const opened = matmul(graph, input, w);
+      const inner = swiglu(graph, opened, opened);
       states.push(add(graph, input, matmul(graph, inner, v)));
     }
     return states;

@@ -8,12 +8,13 @@ import { attention, rotary } from "#precis/graph/ops/attention.js";
 import * as elementwise from "#precis/graph/ops/elementwise.js";
 import { matmul } from "#precis/graph/ops/linalg.js";
 import { concat, expand, pickRows, reshape, split, transpose } from "#precis/graph/ops/movement.js";
-import { rmsNorm } from "#precis/graph/ops/normalization.js";
+import { rmsNorm, skipRmsNorm } from "#precis/graph/ops/normalization.js";
 import { logSumExp, reduceMax, reduceMean, reduceSum, rowProduct, softmax } from "#precis/graph/ops/reduction.js";
+import { matricesOf, turnedProduct } from "#precis/graph/ops/stacked.js";
 import { expectGradients } from "./autodiff-check.js";
 import { plain, type Plain } from "./run-graph.js";
 
-const { add, sub, mul, div, exp, log, sqrt, silu, gelu, softcap, cast, equals } = elementwise;
+const { add, sub, mul, div, exp, log, sqrt, swiglu, gelu, softcap, cast, equals } = elementwise;
 
 /** Values from 0.5 to 4.5, for functions that need positive ones. */
 function positive(dims: readonly number[], seed?: number): Plain {
@@ -36,7 +37,7 @@ const UNARY: Record<string, readonly [Plain, Unary][]> = {
   Exp: [[plain([2, 3]), exp]],
   Log: [[positive([2, 3]), log]],
   Sqrt: [[positive([2, 3]), sqrt]],
-  Sigmoid: [[plain([2, 5]), silu]],
+  Sigmoid: [[plain([2, 5]), (graph, x) => graph.node({ opType: "Sigmoid", inputs: [x], outputs: [x] })[0]]],
   Tanh: [
     [plain([2, 5]), (graph, x) => softcap(graph, x, 1.5)],
     [plain([2, 5]), (graph, x) => gelu(graph, x, "tanh")],
@@ -162,6 +163,43 @@ describe("gradients equal finite differences", () => {
     await expectGradients(inputs, (graph, { x, weight }) => rmsNorm(graph, x, weight, 1e-5));
   });
 
+  test("a residual sum and its norm, of which either output or both are read", async () => {
+    const inputs = { x: plain([2, 2, 4]), skip: plain([2, 2, 4], 2), weight: positive([4], 3) };
+    const outputs = (graph: GraphBuilder, { x, skip, weight }: Record<"x" | "skip" | "weight", Value>) =>
+      skipRmsNorm(graph, x, skip, weight, 1e-5);
+    await expectGradients(inputs, (graph, values) => {
+      const { normed, sum } = outputs(graph, values);
+      return mul(graph, normed, sum);
+    });
+    await expectGradients(inputs, (graph, values) => outputs(graph, values).normed);
+    await expectGradients<keyof typeof inputs>(inputs, (graph, values) => outputs(graph, values).sum, {
+      frozen: ["weight"],
+    });
+  });
+
+  test("SwiGLU by its gate and by what it lets through", async () => {
+    const inputs = { gate: plain([2, 5]), up: plain([2, 5], 2) };
+    await expectGradients(inputs, (graph, { gate, up }) => swiglu(graph, gate, up));
+    await expectGradients({ x: plain([2, 5]) }, (graph, { x }) => swiglu(graph, x, x));
+  });
+
+  test.each([
+    ["in parts by row of a batch", [2, 8, 4], 2],
+    ["in parts, with a wide output", [2, 8, 2], 4],
+    ["in one part", [2, 1, 4], 5],
+    ["of rows without a batch", [3, 4], 2],
+  ])("products with the matrices of a stack, %s", async (_name, dims, outer) => {
+    const layers = 17;
+    const inner = dims[dims.length - 1] as number;
+    const inputs = { x: plain(dims), stack: plain([layers, inner, outer], 2) };
+    await expectGradients(inputs, (graph, { x, stack }) =>
+      matricesOf(graph, stack)
+        .filter((_, layer) => layer % 8 === 0 || layer === 1)
+        .map((matrix) => turnedProduct(graph, x, matrix))
+        .reduce((sum, product) => add(graph, sum, product)),
+    );
+  });
+
   test.each([
     ["all", 4],
     ["part", 6],
@@ -243,7 +281,7 @@ describe("gradients equal finite differences", () => {
 
   test("every rule has been tried", () => {
     const tried = [...Object.keys(UNARY), ...Object.keys(binary), "MatMul", "Concat"];
-    const rules = [...tried, "SimplifiedLayerNormalization", "RotaryEmbedding"];
+    const rules = [...tried, "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RotaryEmbedding"];
     // Sums and means bring their rules along.
     const own = ["ReduceSum", "ReduceMean"];
     expect(rules.filter((op) => !own.includes(op)).sort()).toEqual(Object.keys(VJP_RULES).sort());

@@ -8,10 +8,11 @@ import { afterAll, describe, expect, test } from "vitest";
 
 import type { GraphBuilder, Value } from "#precis/graph/builder.js";
 import { rotary } from "#precis/graph/ops/attention.js";
-import { add, cast, gelu, mul, silu, softcap } from "#precis/graph/ops/elementwise.js";
+import { add, cast, gelu, mul, softcap, swiglu } from "#precis/graph/ops/elementwise.js";
 import { linear, matmul, quantizedLinear } from "#precis/graph/ops/linalg.js";
 import { concat, gatherRows, reshape, split, transpose } from "#precis/graph/ops/movement.js";
-import { rmsNorm } from "#precis/graph/ops/normalization.js";
+import { rmsNorm, skipRmsNorm } from "#precis/graph/ops/normalization.js";
+import { difference } from "../golden/compare.js";
 import { expectResult, numbers, plain, runGraph, type Plain } from "./run-graph.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "precis-graph-"));
@@ -47,7 +48,7 @@ describe("elementwise ops", () => {
     return Math.sign(x) * (1 - sum * Math.exp(-x * x));
   };
   test.each<[string, (graph: GraphBuilder, x: Value) => Value, (x: number) => number]>([
-    ["silu", (graph, x) => silu(graph, x), (x) => x / (1 + Math.exp(-x))],
+    ["SwiGLU", (graph, x) => swiglu(graph, x, x), (x) => (x * x) / (1 + Math.exp(-x))],
     ["gelu", (graph, x) => gelu(graph, x, "none"), (x) => (x / 2) * (1 + erf(x / Math.SQRT2))],
     [
       "gelu, tanh",
@@ -177,6 +178,17 @@ describe("movement ops", () => {
       ids.data.flatMap((id) => table.data.slice(id * 3, id * 3 + 3)),
     );
   });
+});
+
+test("skipRmsNorm gives the sum of its inputs, and what rmsNorm makes of it", async () => {
+  const [x, skip, weight] = [plain([2, 3, 4]), plain([2, 3, 4], 2), plain([4], 3)];
+  const [normed, sum, expected, plainSum] = await runGraph({ x, skip, weight }, (graph, values) => {
+    const both = skipRmsNorm(graph, values.x, values.skip, values.weight, 0.1);
+    const added = add(graph, values.x, values.skip);
+    return [both.normed, both.sum, rmsNorm(graph, added, values.weight, 0.1), added];
+  });
+  expect(difference(sum.data, plainSum.data)).toBeLessThan(1e-6);
+  expect(difference(normed.data, expected.data)).toBeLessThan(1e-5);
 });
 
 test("rmsNorm divides by the root mean square of the last axis", async () => {

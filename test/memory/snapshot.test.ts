@@ -2,11 +2,14 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { decodeContainer } from "#precis/codec/container.js";
 import type { Memory } from "#precis/index.js";
+import { firstVersion } from "../codec/first-version.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";
 import { writeRandomAdapter } from "../reference/random-model.js";
 
@@ -70,6 +73,34 @@ test("restores what it was made of", async () => {
   ).toEqual(await stateOf(copy));
 });
 
+test("restores what the first version of the format holds, layer by layer", async () => {
+  const present = await fixture.model.restoreMemory(bytes, { adapter: fixture.adapter.directory });
+  const { keys, values } = await present.rows();
+  const bytesOf = (rows: Float32Array): Uint8Array => new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength);
+  const sections = [
+    ...keys.map((rows, layer) => [`keys.${layer}`, bytesOf(rows)] as const),
+    ...values.map((rows, layer) => [`values.${layer}`, bytesOf(rows)] as const),
+  ];
+  const { runSlots: _, ...header } = decodeContainer(bytes).header;
+  const first = firstVersion(header, new Map(sections));
+  const old = await fixture.model.restoreMemory(first, { adapter: fixture.adapter.directory });
+  expect(await stateOf(old)).toEqual(await stateOf(present));
+});
+
+test("keeps the caller's bytes unless it may consume them", async () => {
+  const given = bytes.slice();
+  await fixture.model.restoreMemory(given, { adapter: fixture.adapter.directory });
+  expect(given).toEqual(bytes);
+  const consuming = { adapter: fixture.adapter.directory, consume: true };
+  const copy = await fixture.model.restoreMemory(given, consuming);
+  expect(given).toHaveLength(0);
+  expect(await copy.snapshot()).toEqual(bytes);
+  // A part of a larger buffer, which belongs to others too.
+  const shared = Buffer.concat([bytes, Buffer.alloc(2 * bytes.length)]);
+  await fixture.model.restoreMemory(shared.subarray(0, bytes.length), consuming);
+  expect(shared).toHaveLength(3 * bytes.length);
+});
+
 describe("a damaged snapshot", () => {
   test("is refused wherever a bit flipped", async () => {
     await fc.assert(
@@ -101,8 +132,8 @@ describe("a damaged snapshot", () => {
     );
     await expectRefusal("PRECISM" as unknown as Uint8Array, "SNAPSHOT_CORRUPT", /append the conversation's text again/);
     const newer = bytes.slice();
-    newer[7] = 2;
-    await expectRefusal(newer, "SNAPSHOT_CORRUPT", /format version 2 is unknown/);
+    newer[7] = 3;
+    await expectRefusal(newer, "SNAPSHOT_CORRUPT", /format version 3 is unknown/);
   });
 });
 
@@ -114,6 +145,7 @@ describe("a forged snapshot, with digests that fit", () => {
     ["options", [null, [], "sink"]],
     ["precision", ["fp8", null, 32]],
     ["slots", count(100)],
+    ["runSlots", [0, -1, 0.5, "3", null, [], 1]],
     ["positions", [null, {}, [], [0, 1], ["0", "1", "2"], [0, 1, -5], [0, 1, 1.5], [0, 1, null]]],
     ["kinds", [null, [], ["text", "text"], ["text", "sink", "comp"], [0, 1, 2]]],
     ["position", count({})],
@@ -128,7 +160,7 @@ describe("a forged snapshot, with digests that fit", () => {
       "messages",
       [null, [], { messages: [], started: 1 }, { messages: [{ role: "user" }], started: true }, { started: true }],
     ],
-    ["sections", [null, {}, [null], [{ name: 1 }], [{ name: "keys.0", length: -1, sha256: "" }], []]],
+    ["sections", [null, {}, [null], [{ name: 1 }], [{ name: "keys.0", length: -1, crc32: "" }], []]],
   ];
 
   test.each(forgeries)("is refused for its %s", async (field, values) => {
@@ -179,9 +211,10 @@ describe("a forged snapshot, with digests that fit", () => {
     const body = Buffer.from(bytes.subarray(44 + length));
     body.writeFloatLE(Number.NaN, 8);
     const header = JSON.parse(Buffer.from(bytes.subarray(44, 44 + length)).toString("utf8")) as {
-      sections: { length: number; sha256: string }[];
+      sections: { length: number; crc32: string }[];
     };
-    header.sections[0].sha256 = sha256(body.subarray(0, header.sections[0].length)).toString("hex");
+    const sum = crc32(body.subarray(0, header.sections[0].length));
+    header.sections[0].crc32 = sum.toString(16).padStart(8, "0");
     const sealed = seal(Buffer.from(JSON.stringify(header)), 44 + length);
     sealed.set(body, sealed.length - body.length);
     await expectRefusal(sealed, "SNAPSHOT_CORRUPT", /"keys.0" holds NaN/);

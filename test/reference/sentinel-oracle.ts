@@ -61,7 +61,7 @@ function before(row: SentinelRow, i: number, counts: (row: SentinelRow, j: numbe
  * Whether position `i` attends to position `j` where tokens of closed spans stay visible while they are recent: text
  * sees as many text tokens and `<CR>` together as local attention of this ratio sees text tokens, and its own span.
  */
-export function recentAttends(row: SentinelRow, i: number, j: number, ratio: number): boolean {
+export function recentAttends(row: SentinelRow, i: number, j: number, ratio: number, isSpanwise = false): boolean {
   if (j > i) return false;
   if (i === j) return true;
   if (isOpen(row, i)) return false;
@@ -69,7 +69,7 @@ export function recentAttends(row: SentinelRow, i: number, j: number, ratio: num
   if (isOpen(row, j)) return false;
   if (isClose(row, j)) return true;
   if (spanOf(row, i) !== -1 && j > spanOf(row, i)) return true;
-  const textBefore = before(row, i, isText);
+  const textBefore = before(row, isSpanwise && spanOf(row, i) !== -1 ? spanOf(row, i) : i, isText);
   const forgotten = Math.floor(textBefore * ratio) + before(row, i, isClose);
   return before(row, j, isText) >= forgotten;
 }

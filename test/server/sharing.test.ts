@@ -117,6 +117,50 @@ describe("a session on another server", () => {
     ]);
   });
 
+  test("is found by a response's id without a look at any other session", async () => {
+    const shared = new MemoryStore();
+    const asked: string[] = [];
+    const watched = new Proxy(shared.connect(), {
+      get: (store, name: keyof SessionStore) => {
+        const method = store[name] as (...given: unknown[]) => unknown;
+        return (...given: unknown[]) => {
+          if (name === "get" || name === "list") asked.push(`${name} ${(given[0] as { id?: string }).id ?? ""}`);
+          return method.apply(store, given);
+        };
+      },
+    });
+    const [one, two] = [testServer(fixture, { store: shared }), testServer(fixture, { store: watched })];
+    await two.get("/v1/sessions");
+    for (let i = 0; i < 5; i++) await one.post("/v1/responses", { input: `Other ${i}`, max_output_tokens: 1 });
+    const given = await one.post("/v1/responses", { input: "This one", max_output_tokens: 1 });
+    const id = given.body["id"] as string;
+    asked.length = 0;
+    expect((await two.get(`/v1/responses/${id}`)).body).toEqual(given.body);
+    expect(asked).toEqual([expect.stringMatching(/^get conv_/)]);
+    expect((await two.get(`/v1/responses/${id}`)).body).toEqual(given.body);
+    expect(asked).toHaveLength(1);
+    // Ids that nobody gave cost no more.
+    for (const unknown of [`${id}x`, id.replace(/resp_./, "resp_z"), "resp_0123456789abcdef01234567", "..", "x"]) {
+      asked.length = 0;
+      expect((await two.get(`/v1/responses/${unknown}`)).status).toBe(404);
+      expect(asked.length).toBeLessThanOrEqual(1);
+    }
+  });
+
+  test("is found by the id of a response from before ids named sessions", async () => {
+    const store = new MemoryStore();
+    const given = await testServer(fixture, { store }).post("/v1/responses", { input: "Old", max_output_tokens: 1 });
+    const id = given.body["id"] as string;
+    const key = { namespace: "default", id: id.slice(id.indexOf("conv_")) };
+    const old = "resp_0123456789abcdef01234567";
+    const { bytes, metadata, version } = (await store.get(key))!;
+    await store.put(key, { bytes, metadata: JSON.parse(JSON.stringify(metadata).replaceAll(id, old)) }, version);
+    const later = testServer(fixture, { store });
+    expect((await later.get(`/v1/responses/${old}`)).body["id"]).toBe(old);
+    const next = await later.post("/v1/responses", { input: "?", max_output_tokens: 1, previous_response_id: old });
+    expect(next.status).toBe(200);
+  });
+
   test("is waited for, and after too long with 429 and when to try again", async () => {
     const store = new MemoryStore();
     const [one] = pair(store, { sessionWaitMs: 150 });

@@ -68,10 +68,11 @@ async function expectSameLosses(
   { model, tiny, scratch }: Pair,
   mode: ParallelMode,
   targets: readonly LoraTarget[] = loraTargets({ targets: "qkvo" }),
+  conditional = true,
 ): Promise<void> {
   const directory = mkdtempSync(join(scratch, "adapter-"));
   const layouts = SAMPLES.map((sample) => layoutOf(sample, mode));
-  const spec = { ...specFor(mode, 1, Math.max(...layouts.map(({ seq }) => seq))), targets };
+  const spec = { ...specFor(mode, 1, Math.max(...layouts.map(({ seq }) => seq))), targets, conditional };
   await using trainer = await tiny.trainer(spec);
   // Away from the starting values, as training goes.
   await trainer.takeStep([padLayouts([layouts[0]], { length: spec.seq })], 0.05);
@@ -81,6 +82,7 @@ async function expectSameLosses(
     base: tiny.base.fingerprint,
     trainingSummary: { steps: 1 },
     ...memoryFor(mode),
+    ...(conditional ? {} : { gated: false }),
   });
   for (const [index, sample] of SAMPLES.entries()) {
     const parallel = await trainer.evaluate(padLayouts([layouts[index]], { length: spec.seq }));
@@ -197,6 +199,10 @@ describe.each(RANDOM_MODELS)("%s", (_name, architecture, config) => {
 
   test.each(["concat, recursive", "merge, recursive", "gist", "full"])("%s, a LoRA on the MLP as well", (mode) =>
     expectSameLosses(pair, MODES[mode], loraTargets({ targets: "all" })),
+  );
+
+  test.each(["concat, sink", "merge, recursive", "gist"])("%s, a LoRA at every token", (mode) =>
+    expectSameLosses(pair, MODES[mode], loraTargets({ targets: "all" }), false),
   );
 });
 

@@ -45,6 +45,7 @@ interface ServeFlags extends ModelFlags, MemoryFlags {
   store?: string;
   precision: SnapshotPrecision;
   memory: number;
+  bodies: number;
   concurrency: number;
   queue: number;
   rate: number;
@@ -109,6 +110,11 @@ export function serveCommand(): Command {
         .default("fp32"),
     )
     .option("--memory <size>", "keys and values held at once; idle sessions wait in the store", byteSize, 1e9)
+    .addOption(
+      new Option("--bodies <size>", "bodies of requests held at once; more get 503")
+        .argParser(byteSize)
+        .default(DEFAULT_LIMITS.bodiesBytes, formatBytes(DEFAULT_LIMITS.bodiesBytes)),
+    )
     .option("--concurrency <count>", "requests at work at once", wholeNumber(1), DEFAULT_LIMITS.concurrency)
     .option("--queue <count>", "requests that may wait; more get 429", wholeNumber(0), DEFAULT_LIMITS.queue)
     .option("--rate <count>", "requests per minute and key; 0 for no limit", wholeNumber(0), 0)
@@ -144,7 +150,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   const served = await serveModel(model, flags);
   const { store, description } = await openStore(flags.store);
   const log = flags.json === true ? logJson : logText;
-  const { memory, concurrency, queue, rate, maxTokens, checkpoints, lease } = flags;
+  const { memory, bodies, concurrency, queue, rate, maxTokens, checkpoints, lease } = flags;
   const page = flags.page ? await readPage(PAGE_FOLDER) : undefined;
   const app = createApp([served], {
     ...(page === undefined ? {} : { page }),
@@ -152,6 +158,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     store,
     limits: {
       memoryBytes: memory,
+      bodiesBytes: bodies,
       concurrency,
       queue,
       requestsPerMinute: rate,

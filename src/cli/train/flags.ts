@@ -22,6 +22,7 @@ export interface TrainFlags {
   inventedTasks: number;
   compTokens: number;
   recursive: boolean;
+  conditional: boolean;
   sink: boolean;
   decay?: number;
   ratio?: readonly [low: number, high: number];
@@ -135,6 +136,7 @@ export function addTrainOptions(command: Command): Command {
     )
     .option("--comp-tokens <n>", "COMP tokens of a time step, or its pooled slots or summary vectors", wholeNumber, 2)
     .option("--no-recursive", "compress each step without sight of the memory before it")
+    .option("--no-conditional", "ccm-concat, ccm-merge, gist: a LoRA at every token instead of at COMP tokens only")
     .option("--sink", "keep the beginning-of-text token visible", false)
     .option("--decay <a>", "ccm-merge: moving average with this weight of the newest step, instead of the mean", number)
     .option(
@@ -146,7 +148,7 @@ export function addTrainOptions(command: Command): Command {
     .addOption(
       new Option(
         "--placement <where>",
-        "sentinel: spans at random, as published, or all over the text, whose tokens leave one by one when they are no longer recent",
+        "sentinel: spans at random, as published, or all over the text, whose tokens leave when they are no longer recent: one by one, or (spanwise) at the end of each span",
       )
         .choices([...SPAN_PLACEMENTS])
         .default("random"),

@@ -73,11 +73,11 @@ function streamTokensOf(flags: TrainFlags, shape: StreamShape, maxPositions: num
 
 /** Methods that can be trained, the memory method that the adapter is for, and how a sample is laid out. */
 export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode {
-  const { recursive, sink, compTokens, decay } = flags;
+  const { recursive, conditional, sink, compTokens, decay } = flags;
   const { vocabSize } = model.config;
   const ids = { vocabSize, padId: model.tokenizer.padId ?? 0, bosId: model.tokenizer.bosId ?? -1 };
   const common = { ...ids, recursive, compTokens, sink };
-  const compressing = { newTokens: compTokens, gated: true, rank: 8 };
+  const compressing = { newTokens: compTokens, gated: conditional, rank: 8 };
   const onText = { newTokens: 0, gated: false, rank: 16 };
   switch (flags.method) {
     case "ccm-concat":
@@ -90,7 +90,7 @@ export function trainingMode(flags: TrainFlags, model: BaseModel): TrainingMode 
       const shape = streamShape(flags);
       const blockTokens = streamTokensOf(flags, shape, model.config.maxPositions);
       const mode: LayoutMode = { ...ids, ...shape, method: "streaming", blockTokens };
-      return { ...compressing, mode, memoryMethod: "streaming-ccm", rank: onText.rank };
+      return { ...compressing, mode, memoryMethod: "streaming-ccm", gated: true, rank: onText.rank };
     }
     case "compressive":
       return {
@@ -163,7 +163,7 @@ export function methodOptions(flags: TrainFlags): Record<string, unknown> {
     case "rmt":
       return {};
     case "sentinel":
-      return { span: spanWords, ...(placement === "recent" ? { policy: "recent", ratio: (low + high) / 2 } : {}) };
+      return { span: spanWords, ...(placement === "random" ? {} : { policy: placement, ratio: (low + high) / 2 }) };
     case "local":
     case "scattered":
       return { ratio: (low + high) / 2 };

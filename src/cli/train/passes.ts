@@ -72,7 +72,7 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
 
 /** What only some runs ask of a graph. */
 function graphOptions({ recompute, precision, ...flags }: TrainFlags): Partial<TrainingGraphSpec> {
-  return { recompute, precision: resolvePrecision(precision), ...dropoutOf(flags) };
+  return { recompute, precision: resolvePrecision(precision), conditional: flags.conditional, ...dropoutOf(flags) };
 }
 
 function dropoutOf({ loraDropout: rate, seed }: Pick<TrainFlags, "loraDropout" | "seed">): {

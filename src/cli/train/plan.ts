@@ -135,6 +135,7 @@ export async function planRun(
       targets: parameters.targets,
       // Runs from before there was a choice go on as what they were.
       precision: precision === "fp32" ? undefined : precision,
+      conditional: flags.conditional ? undefined : false,
       initAdapter: start.fingerprint,
       model: undefined,
       data: undefined,

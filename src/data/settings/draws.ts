@@ -92,7 +92,7 @@ const drawTask: Draw<"icl"> = ({ pieces, limits, random, material }, name, recor
   const longest = limits.maxStepTokens * CHARACTERS_PER_TOKEN;
   const drawn = isInvented
     ? inventTask(material, count, random)
-    : drawTaskExamples(records, count, limits.randomLabels, random);
+    : drawTaskExamples(records, count, limits.randomLabels, material, random);
   if (drawn === undefined || drawn.question.input.length > longest) return undefined;
   const demonstrations = drawn.demonstrations.filter(({ input }) => input.length <= longest);
   const about = { id: `${source}/${drawn.id}+${count}`, source, setting: "icl" as const };

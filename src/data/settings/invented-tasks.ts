@@ -1,9 +1,10 @@
 /**
  * @file Tasks made up for one episode, beside those of the data: there are more of them than can be learned by heart, so
- * what they mean has to come from the demonstrations. Labels are random words, and often unequally frequent.
+ * what they mean has to come from the demonstrations. Labels are random words, in or out of texts, and often unequally frequent.
  */
 import type { SeededRandom } from "../random.js";
 import type { Demonstration } from "../records.js";
+import { labelFrequencies, labelNames } from "./label-words.js";
 import type { Material } from "./material.js";
 import { RANDOM_WORDS } from "./random-words.js";
 import type { TaskExamples } from "./task-examples.js";
@@ -44,8 +45,8 @@ type Invention = (
 /** Which of some origins a text is from. */
 const origin: Invention = (material, count, random) => {
   const origins = random.sample(material, random.between(LABELS.least, Math.min(LABELS.most, material.length)));
-  const options = random.sample(RANDOM_WORDS, origins.length);
-  const weights = frequencies(origins.length, random);
+  const options = labelNames(origins.length, material, random);
+  const weights = labelFrequencies(origins.length, random);
   return examplesOf(count, options, () => {
     const label = random.weighted(weights);
     const input = (origins[label] as Material).draw(random);
@@ -57,8 +58,8 @@ const origin: Invention = (material, count, random) => {
 const property: Invention = (material, count, random) => {
   const holds = random.pick(PROPERTIES);
   const place = random.pick(material);
-  const options = random.sample(RANDOM_WORDS, 2);
-  const share = frequencies(2, random)[0] as number;
+  const options = labelNames(2, material, random);
+  const share = labelFrequencies(2, random)[0] as number;
   return examplesOf(count, options, () => {
     const wanted = random.chance(share);
     const input = place.draw(random);
@@ -68,12 +69,11 @@ const property: Invention = (material, count, random) => {
 };
 
 /** Words that belong to other words, by nothing but having been said so; each question is about one that was shown. */
-const lookup: Invention = (_material, count, random) => {
-  const labels = random.between(LABELS.least, LABELS.most);
-  const words = random.sample(RANDOM_WORDS, labels + count);
-  const options = words.slice(0, labels);
+const lookup: Invention = (material, count, random) => {
+  const options = labelNames(random.between(LABELS.least, LABELS.most), material, random);
+  const keys = random.sample(RANDOM_WORDS, count + options.length).filter((key) => !options.includes(key));
   const ask = random.pick(QUESTIONS);
-  const pairs = words.slice(labels).map((key) => ({ input: ask(key), output: random.pick(options) }));
+  const pairs = keys.slice(0, count).map((key) => ({ input: ask(key), output: random.pick(options) }));
   return { examples: [random.pick(pairs), ...pairs], options };
 };
 
@@ -121,12 +121,4 @@ function examplesOf(
     if (example !== undefined) examples.set(example.input, example);
   }
   return { examples: [...examples.values()], options };
-}
-
-/** How often each label comes: half of the time equally, else in any proportion. */
-function frequencies(count: number, random: SeededRandom): number[] {
-  const isEqual = random.chance(0.5);
-  const weights = Array.from({ length: count }, () => (isEqual ? 1 : 0.1 + random.next()));
-  const sum = weights.reduce((total, weight) => total + weight, 0);
-  return weights.map((weight) => weight / sum);
 }

@@ -2,7 +2,8 @@
 import type { SeededRandom } from "../random.js";
 import type { Demonstration, TaskRecord } from "../records.js";
 import type { Question } from "./demonstrations.js";
-import { RANDOM_WORDS } from "./random-words.js";
+import { labelFrequencies, labelNames } from "./label-words.js";
+import type { Material } from "./material.js";
 
 /** Demonstrations of one task and a question. */
 export interface TaskExamples {
@@ -41,14 +42,16 @@ function recordsByLabel(records: readonly TaskRecord[]): ReadonlyMap<string, rea
 
 /**
  * `count` demonstrations and a question, all different. Tasks with fixed labels are shown with all of them as they
- * come, or with a few, equally often; and in a share of the draws labels are replaced by random words, which forces the
+ * come, or with a few, often unequally frequent; and in a share of the draws labels are replaced by random words, which forces the
  * answer to come from the demonstrations.
+ * @param material what words are drawn from beside the familiar ones; see `labelNames`
  * @returns undefined if the task has too few examples
  */
 export function drawTaskExamples(
   records: readonly TaskRecord[],
   count: number,
   randomLabels: number,
+  material: readonly Material[],
   random: SeededRandom,
 ): TaskExamples | undefined {
   const groups = recordsByLabel(records);
@@ -60,15 +63,18 @@ export function drawTaskExamples(
     return { id: question.id, demonstrations, question, mustBeShown: false };
   }
   const labels = random.sample([...groups.keys()], random.between(2, Math.min(MOST_LABELS, groups.size)));
-  const words = new Map(random.sample(RANDOM_WORDS, labels.length).map((word, index) => [labels[index] ?? "", word]));
-  const naming = (label: string): string => (renamed ? (words.get(label) ?? label) : label);
+  const names = renamed ? labelNames(labels.length, material, random) : labels;
+  const words = new Map(labels.map((label, index) => [label, names[index]]));
+  const naming = (label: string): string => words.get(label) ?? label;
   const renaming = ({ input, output }: Demonstration): Demonstration => ({ input, output: naming(output) });
-  const question = random.pick(groups.get(random.pick(labels)) ?? []);
+  const shares = labelFrequencies(labels.length, random);
+  const draw = (): string => labels[random.weighted(shares)] as string;
+  const question = random.pick(groups.get(draw()) ?? []);
   const taken = new Set([question]);
   const drawn: TaskRecord[] = [];
   for (let index = 0; index < count; index++) {
     // The first one shows the question's label, and is shuffled in below.
-    const label = index === 0 ? question.output : random.pick(labels);
+    const label = index === 0 ? question.output : draw();
     const free = (groups.get(label) ?? []).filter((record) => !taken.has(record));
     if (free.length === 0) return undefined;
     const record = random.pick(free);

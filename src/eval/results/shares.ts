@@ -25,11 +25,14 @@ function sizeTable(result: EvaluationResult): string {
   const rows = methods
     .filter(({ controlOf }) => controlOf === undefined)
     .map((method) =>
-      row(method.label, method, ({ memory: { slots, bytes, peakSlots } }) => {
-        return `${Math.round(slots)} (${formatBytes(bytes)}), at most ${peakSlots}`;
+      row(method.label, method, ({ memory: { slots, bytes, peakSlots, seenSlots } }) => {
+        const seen = seenSlots === undefined ? "" : `; ${Math.round(seenSlots)} seen`;
+        return `${Math.round(slots)} (${formatBytes(bytes)}), at most ${peakSlots}${seen}`;
       }),
     );
-  const about = `**KV slots left** of ${Math.round(tokens)} tokens and their bytes, and the most held at any moment, by share taken away`;
+  const isCounted = methods.some(({ points }) => points.some(({ memory }) => memory.seenSlots !== undefined));
+  const seen = isCounted ? ", and how many a token sees on average" : "";
+  const about = `**KV slots left** of ${Math.round(tokens)} tokens and their bytes (a span that is still open not counted), the most held at any moment${seen}, by share taken away`;
   return `${about}\n\n${table(headings("method", result), rows)}`;
 }
 

@@ -6,7 +6,7 @@
 import { PrecisError } from "../../errors.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { MaskedText } from "../../runtime/protocol.js";
-import type { SpanPlacement } from "../../sentinel/recent-rules.js";
+import { SPAN_PLACEMENTS, type SpanPlacement } from "../../sentinel/recent-rules.js";
 import { LONGEST_SPAN } from "../../sentinel/sentinel-tokens.js";
 import type { Tokenizer } from "../../text/tokenizer.js";
 import { writeAttend } from "../../train/attention-mask.js";
@@ -80,8 +80,14 @@ export function maskedText(layout: ParallelLayout): MaskedText {
   };
 }
 
-/** KV positions that a layout needs: what text after it would see, and the most that are held at once on the way. */
-export function slotsOf(layout: ParallelLayout, { attend }: MaskedText): { slots: number; peakSlots: number } {
+/**
+ * KV positions that a layout needs: what text after it would see (but for a span that is still open), the most that are
+ * held at once on the way, and how many a token of the text sees on average, itself included.
+ */
+export function slotsOf(
+  layout: ParallelLayout,
+  { attend }: MaskedText,
+): { slots: number; peakSlots: number; seenSlots: number } {
   const { seq, mask, segments } = layout;
   const next: Segment = { kind: "text", block: -1, start: seq, end: seq + 1 };
   const hidden = new Set(mask.hiddenColumns);
@@ -105,7 +111,17 @@ export function slotsOf(layout: ParallelLayout, { attend }: MaskedText): { slots
     held += 1 - (ends[token] as number);
     peakSlots = Math.max(peakSlots, held);
   }
-  return { slots, peakSlots };
+  return { slots, peakSlots, seenSlots: seenSlots(layout, attend) };
+}
+
+function seenSlots({ seq, segments }: ParallelLayout, attend: Uint8Array): number {
+  let [seen, tokens] = [0, 0];
+  for (const { kind, start, end } of segments) {
+    if (kind !== "text" && kind !== "span") continue;
+    tokens += end - start;
+    for (let cell = start * seq; cell < end * seq; cell++) seen += attend[cell] as number;
+  }
+  return seen / Math.max(1, tokens);
 }
 
 /** Perplexity by share for each method. Gaps are measured from local attention. */
@@ -154,7 +170,7 @@ async function readBlock(
   const { vocabSize, bytesPerSlot } = model.info;
   const longest = Number(result.options["span"] ?? LONGEST_SPAN);
   const { method } = result;
-  const placement = result.options["policy"] === "recent" ? "recent" : "random";
+  const placement = SPAN_PLACEMENTS.find((name) => name === result.options["policy"]) ?? "random";
   // What keeps everything reads the same at every share.
   const read = method === "full" ? percents.slice(0, 1) : percents;
   const layouts = read.map((percent) => layoutBlock(block, { method, percent, longest, placement, vocabSize }));

@@ -16,7 +16,7 @@ export interface AttentionSpec {
   keys: Value;
   /** [batch, seq, kvHeads · headDim] */
   values: Value;
-  /** [batch | 1, heads | 1, seq, past + seq], added to the scores before the softmax */
+  /** [batch | 1, heads | 1, seq, past + seq], of the queries' type, added to the scores before the softmax */
   attentionBias: Value;
   /** [batch, kvHeads, past, headDim] */
   pastKeys?: Value;
@@ -93,7 +93,7 @@ function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: numbe
 
 /**
  * The same from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
- * per key head. Half floats are multiplied as they are; the softmax between the products is taken in the bias's type.
+ * per key head. Half floats are multiplied as they are, and the bias is added to them; the softmax of them is float32.
  */
 function primitiveAttention(
   graph: GraphBuilder,
@@ -114,8 +114,9 @@ function primitiveAttention(
   const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
   const scaled = spec.scale === 1 ? grouped : multiply(graph, grouped, spec.scale);
   const scores = matmul(graph, scaled, transpose(graph, keys, [0, 1, 3, 2]));
-  const wide = cast(graph, reshape(graph, scores, [batch, queryHeads, seq, total]), attentionBias.dtype);
-  const biased = add(graph, wide, attentionBias);
+  const perHeadScores = reshape(graph, scores, [batch, queryHeads, seq, total]);
+  // Where the bias is 0, as it is at every key that counts, nothing is rounded once more.
+  const biased = cast(graph, add(graph, perHeadScores, attentionBias), "float32");
   // The shorter gradient holds only while nothing but the values meets the weights.
   const plain = (x: Value): Value => cast(graph, softmax(graph, x), queries.dtype);
   const weights = spec.returnWeights === true ? plain(biased) : softmaxBefore(graph, biased, queries.dtype);
@@ -178,10 +179,29 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
   if (rotaryDim > headDim || !Number.isInteger(headDim)) {
     throw graph.shapeError(opType, `cannot turn ${rotaryDim} of ${headDim} elements`, [x, cos]);
   }
+  const [batch, seq] = x.shape;
+  const turn = { heads, part: rotaryDim === headDim ? 0 : rotaryDim };
+  if (typeof batch !== "number" || typeof seq !== "number") return turnPairs(graph, x, [cos, sin], turn);
+  // Told which row of the tables belongs to which token, a device need not number the tokens first.
+  const tokens = batch * seq;
+  const rows = graph.integers(
+    Array.from({ length: tokens }, (_, token) => token),
+    [batch, seq],
+  );
+  const flat = (table: Value): Value => reshape(graph, table, [tokens, rotaryDim / 2]);
+  return turnPairs(graph, x, [flat(cos), flat(sin), rows], turn);
+}
+
+function turnPairs(
+  graph: GraphBuilder,
+  x: Value,
+  tables: readonly (Value | undefined)[],
+  { heads, part }: { heads: number; part: number },
+): Value {
   return graph.node({
-    opType,
-    inputs: [x, cos, sin],
-    attributes: { num_heads: BigInt(heads), rotary_embedding_dim: rotaryDim === headDim ? 0n : BigInt(rotaryDim) },
+    opType: "RotaryEmbedding",
+    inputs: [x, ...tables],
+    attributes: { num_heads: BigInt(heads), rotary_embedding_dim: BigInt(part) },
     outputs: [x],
   })[0] as Value;
 }
@@ -189,7 +209,9 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
 /** Gradient of a rotation: the rotation back. */
 export const ATTENTION_VJPS: VjpRules = {
   RotaryEmbedding: ({ graph, node, inputs, gradient }) => {
-    const [, cos, sin] = inputs as [Value, Value, Value];
-    return [rotary(graph, gradient, cos, multiply(graph, sin, -1), Number(node.attributes["num_heads"]))];
+    const [, cos, sin, rows] = inputs;
+    const [heads, part] = ["num_heads", "rotary_embedding_dim"].map((name) => Number(node.attributes[name]));
+    const tables = [cos, multiply(graph, sin as Value, -1), rows].filter((value) => value !== undefined);
+    return [turnPairs(graph, gradient, tables, { heads: heads as number, part: part as number })];
   },
 };

@@ -49,17 +49,28 @@ export const sqrt = (graph: GraphBuilder, x: Value): Value => unary(graph, "Sqrt
 /** The largest whole number that is not above x; treated as a constant by differentiation */
 export const floor = (graph: GraphBuilder, x: Value): Value => unary(graph, "Floor", x);
 
-/** x · sigmoid(x), also called swish. Its gradient is sigmoid(x) + y − y · sigmoid(x), with y the output. */
-export function silu(graph: GraphBuilder, x: Value): Value {
+/**
+ * gate · sigmoid(gate) · up (Shazeer 2020). With s = sigmoid(gate) and y the output, the derivative of y by the gate is
+ * y + s · (up − y): few passes over all elements.
+ */
+export function swiglu(graph: GraphBuilder, gate: Value, up: Value): Value {
+  const [active] = graph.node({
+    opType: "Mul",
+    inputs: [gate, unary(graph, "Sigmoid", gate)],
+    outputs: [gate],
+    // Only the product below reads this, and what it hands down is the gradient by the gate.
+    vjp: ({ gradient }) => [gradient, undefined],
+  });
   return graph.node({
     opType: "Mul",
-    inputs: [x, unary(graph, "Sigmoid", x)],
-    outputs: [x],
-    vjp: ({ inputs, output, gradient }) => {
-      const sigmoid = inputs[1] as Value;
-      const slope = add(graph, sub(graph, sigmoid, mul(graph, output, sigmoid)), output);
-      // All of it goes to x; nothing is left for the sigmoid to pass on.
-      return [mul(graph, gradient, slope), undefined];
+    inputs: [active, up],
+    outputs: [up],
+    vjp: ({ inputs, output, gradient, needs }) => {
+      const [silued, linear] = inputs as [Value, Value];
+      const sigmoid = graph.makerOf(silued)?.inputValues[1] as Value;
+      const byGate = (): Value =>
+        mul(graph, gradient, add(graph, output, mul(graph, sigmoid, sub(graph, linear, output))));
+      return [needs(0) ? byGate() : undefined, needs(1) ? mul(graph, gradient, silued) : undefined];
     },
   })[0] as Value;
 }

@@ -103,7 +103,7 @@ export function transposeMatrix(graph: GraphBuilder, x: Value): Value {
 }
 
 /** `x` as a matrix: leading axes folded into one */
-function asMatrix(graph: GraphBuilder, x: Value): Value {
+export function asMatrix(graph: GraphBuilder, x: Value): Value {
   if (x.shape.length === 2) return x;
   const rows = x.shape.slice(0, -1).map((_, axis) => staticSize(graph, "MatMul", x, axis));
   return reshape(graph, x, [rows.reduce((product, size) => product * size, 1), x.shape[x.shape.length - 1] as number]);
@@ -128,7 +128,12 @@ export function productGradient(graph: GraphBuilder, a: Value, gradient: Value, 
  * cost more than they bring once they are larger than what they are made of.
  */
 function splits(graph: GraphBuilder, a: Value, inner: number, outer: number): boolean {
-  return inner * outer <= staticSize(graph, "MatMul", a, -2) * (inner + outer);
+  return paysInParts(staticSize(graph, "MatMul", a, -2), inner, outer);
+}
+
+/** The same by sizes: `rows` of one leading index, and the matrix [inner, outer]. */
+export function paysInParts(rows: number, inner: number, outer: number): boolean {
+  return inner * outer <= rows * (inner + outer);
 }
 
 /** Gradients of matrix products. */

@@ -3,6 +3,7 @@ import type { Dim, GraphBuilder, Value } from "../builder.js";
 import { formatShape } from "../builder.js";
 import { elementCount, type DType } from "../../tensor/dtype.js";
 import type { VjpRules } from "../vjp.js";
+import { cast } from "./elementwise.js";
 import { unbroadcast } from "./reduction.js";
 import { resolveAxis, staticSize, sumDims } from "./shapes.js";
 
@@ -31,20 +32,21 @@ export function reshape(graph: GraphBuilder, x: Value, shape: readonly Dim[]): V
   })[0] as Value;
 }
 
-/** `x` with its axes in another order; undoing an earlier transposition gives what that started from */
+/** `x` with its axes in another order. Of a transposition of a transposition one is left, or none if they undo each other. */
 export function transpose(graph: GraphBuilder, x: Value, order: readonly number[]): Value {
   if ([...order].sort((a, b) => a - b).join() !== x.shape.map((_, axis) => axis).join()) {
     throw graph.shapeError("Transpose", `order ${order.join()} does not name every axis once`, [x]);
   }
   const maker = graph.makerOf(x);
-  const earlier = maker?.opType === "Transpose" ? (maker.attributes["perm"] as readonly bigint[]) : [];
-  if (earlier.length > 0 && order.every((axis, place) => Number(earlier[axis]) === place)) {
-    return maker?.inputValues[0] as Value;
-  }
+  const earlier =
+    maker?.opType === "Transpose" ? (maker.attributes["perm"] as readonly bigint[]).map(Number) : undefined;
+  const source = earlier === undefined ? x : (maker?.inputValues[0] as Value);
+  const whole = earlier === undefined ? order : order.map((axis) => earlier[axis] as number);
+  if (whole.every((axis, place) => axis === place)) return source;
   return graph.node({
     opType: "Transpose",
-    inputs: [x],
-    attributes: { perm: order.map(BigInt) },
+    inputs: [source],
+    attributes: { perm: whole.map(BigInt) },
     outputs: [{ dtype: x.dtype, shape: order.map((axis) => x.shape[axis] as Dim) }],
   })[0] as Value;
 }
@@ -114,11 +116,28 @@ export function concat(graph: GraphBuilder, parts: readonly Value[], axis: numbe
   })[0] as Value;
 }
 
+/** Most outputs of one Split: with its input, as many buffers as a WebGPU kernel may have. */
+const MOST_PIECES = 15;
+
+/** The sizes of pieces in as many groups as it takes for one Split each. */
+export function pieceGroups(sizes: readonly number[]): number[][] {
+  const count = Math.ceil(sizes.length / MOST_PIECES);
+  const share = Math.ceil(sizes.length / count);
+  return Array.from({ length: count }, (_, i) => sizes.slice(i * share, (i + 1) * share));
+}
+
 /** Consecutive pieces of fixed sizes along `axis` */
 export function split(graph: GraphBuilder, x: Value, sizes: readonly number[], axis: number): Value[] {
   const along = resolveAxis(graph, "Split", x, axis);
-  if (staticSize(graph, "Split", x, along) !== sizes.reduce((sum, size) => sum + size, 0)) {
+  const total = (parts: readonly number[]): number => parts.reduce((sum, size) => sum + size, 0);
+  if (staticSize(graph, "Split", x, along) !== total(sizes)) {
     throw graph.shapeError("Split", `pieces ${sizes.join(" + ")} do not fill axis ${axis}`, [x]);
+  }
+  if (sizes.length === 1) return [x];
+  const groups = pieceGroups(sizes);
+  if (groups.length > 1) {
+    const parts = split(graph, x, groups.map(total), along);
+    return parts.flatMap((part, i) => split(graph, part, groups[i] as number[], along));
   }
   return graph.node({
     opType: "Split",
@@ -143,7 +162,7 @@ export function expand(graph: GraphBuilder, x: Value, shape: readonly Dim[]): Va
 }
 
 /** A tensor of zeros */
-function zeros(graph: GraphBuilder, shape: readonly Dim[], dtype: DType): Value {
+export function zeros(graph: GraphBuilder, shape: readonly Dim[], dtype: DType): Value {
   return expand(graph, graph.floats([0], [], dtype), shape);
 }
 
@@ -167,8 +186,13 @@ export const MOVEMENT_VJPS: VjpRules = {
     return split(graph, gradient, sizes, axis);
   },
   Split: ({ graph, node, gradients }) => {
-    const { dtype } = gradients.find((gradient) => gradient !== undefined) as Value;
-    const pieces = node.outputValues.map((piece, i) => gradients[i] ?? zeros(graph, (piece as Value).shape, dtype));
+    const known = gradients.filter((gradient) => gradient !== undefined);
+    // Some may have been summed as float32.
+    const dtype = known.some((gradient) => gradient.dtype === "float32") ? "float32" : (known[0] as Value).dtype;
+    const pieces = node.outputValues.map((piece, i) => {
+      const gradient = gradients[i];
+      return gradient === undefined ? zeros(graph, (piece as Value).shape, dtype) : cast(graph, gradient, dtype);
+    });
     return [concat(graph, pieces, Number(node.attributes["axis"]))];
   },
 };

@@ -2,7 +2,7 @@
 import type { GraphBuilder, Value } from "../builder.js";
 import type { VjpRules } from "../vjp.js";
 import { add, div, mul, scale, sqrt, sub } from "./elementwise.js";
-import { reduceMean, reduceSumSquare, unbroadcast } from "./reduction.js";
+import { reduceSum, reduceSumSquare, unbroadcast } from "./reduction.js";
 import { staticSize } from "./shapes.js";
 
 /** x / sqrt(mean(x²) + epsilon) · weight over the last axis (Zhang and Sennrich 2019). */
@@ -19,22 +19,78 @@ export function rmsNorm(graph: GraphBuilder, x: Value, weight: Value, epsilon: n
   })[0] as Value;
 }
 
-/** Gradients of norms. With r = 1 / rms(x) and h = gradient · weight: dx = r (h − x r² mean(h x)). */
+/**
+ * The norm of x + skip, and that sum, in one kernel: a residual connection and the norm that reads it.
+ * @param x [batch, seq, features], or without the batch; `skip` likewise
+ */
+export function skipRmsNorm(
+  graph: GraphBuilder,
+  x: Value,
+  skip: Value,
+  weight: Value,
+  epsilon: number,
+): { normed: Value; sum: Value } {
+  const opType = "SkipSimplifiedLayerNormalization";
+  if (
+    staticSize(graph, opType, x, -1) !== staticSize(graph, opType, weight, 0) ||
+    x.shape.join() !== skip.shape.join()
+  ) {
+    throw graph.shapeError(opType, "needs two equal inputs, and a weight that fits their last axis", [x, skip, weight]);
+  }
+  const [normed, sum] = graph.node({
+    opType,
+    domain: "com.microsoft",
+    inputs: [x, skip, weight],
+    attributes: { epsilon },
+    outputs: [x, undefined, undefined, x],
+  });
+  return { normed: normed as Value, sum: sum as Value };
+}
+
+/**
+ * Gradients of a norm of x. With h = √n · gradient · weight and s = Σ x² + n · epsilon:
+ * dx = (h − x · Σ h x / s) / √s.
+ */
+function normGradients(
+  graph: GraphBuilder,
+  { x, weight, gradient, epsilon }: { x: Value; weight: Value; gradient: Value; epsilon: number },
+  needs: { x: boolean; weight: boolean },
+): { byX: Value | undefined; byWeight: Value | undefined } {
+  const size = staticSize(graph, "SimplifiedLayerNormalization", x, -1);
+  // The op could return 1 / √s itself, but not on WebGPU.
+  const squares = add(graph, reduceSumSquare(graph, x, [-1]), graph.floats([size * epsilon], []));
+  const root = sqrt(graph, squares);
+  const byX = (): Value => {
+    const weighted = mul(graph, gradient, scale(graph, weight, Math.sqrt(size)));
+    const share = div(graph, reduceSum(graph, mul(graph, weighted, x), [-1], true), squares);
+    return div(graph, sub(graph, weighted, mul(graph, x, share)), root);
+  };
+  const byWeight = (): Value => {
+    const normed = scale(graph, div(graph, x, root), Math.sqrt(size));
+    return unbroadcast(graph, mul(graph, gradient, normed), weight);
+  };
+  return { byX: needs.x ? byX() : undefined, byWeight: needs.weight ? byWeight() : undefined };
+}
+
+/** Gradients of norms. */
 export const NORMALIZATION_VJPS: VjpRules = {
   SimplifiedLayerNormalization: ({ graph, node, inputs, gradient, needs }) => {
     const [x, weight] = inputs as [Value, Value];
-    const size = staticSize(graph, node.opType, x, -1);
-    const epsilon = graph.floats([Number(node.attributes["epsilon"])], []);
-    // The op could return r itself, but not on WebGPU.
-    const meanSquare = add(graph, scale(graph, reduceSumSquare(graph, x, [-1]), 1 / size), epsilon);
-    const inverse = div(graph, graph.floats([1], []), sqrt(graph, meanSquare));
-    const byX = (): Value => {
-      const weighted = mul(graph, gradient, weight);
-      const projection = reduceMean(graph, mul(graph, weighted, x), [-1], true);
-      const share = div(graph, projection, meanSquare);
-      return mul(graph, sub(graph, weighted, mul(graph, x, share)), inverse);
-    };
-    const byWeight = (): Value => unbroadcast(graph, mul(graph, gradient, mul(graph, x, inverse)), weight);
-    return [needs(0) ? byX() : undefined, needs(1) ? byWeight() : undefined];
+    const epsilon = Number(node.attributes["epsilon"]);
+    const { byX, byWeight } = normGradients(graph, { x, weight, gradient, epsilon }, { x: needs(0), weight: needs(1) });
+    return [byX, byWeight];
+  },
+  SkipSimplifiedLayerNormalization: ({ graph, node, inputs, outputs, gradients, needs }) => {
+    const weight = inputs[2] as Value;
+    const [byNormed, , , bySum] = gradients;
+    const either = needs(0) || needs(1);
+    if (byNormed === undefined) return [bySum, bySum, undefined];
+    const { byX, byWeight } = normGradients(
+      graph,
+      { x: outputs[3] as Value, weight, gradient: byNormed, epsilon: Number(node.attributes["epsilon"]) },
+      { x: either, weight: needs(2) },
+    );
+    const whole = byX !== undefined && bySum !== undefined ? add(graph, byX, bySum) : byX;
+    return [whole, whole, byWeight];
   },
 };

@@ -18,9 +18,9 @@ export const sentinel: MemoryMethod = defineMethod({
   options: {
     policy: {
       default: "fixed",
-      choices: [...SPAN_POLICIES, "recent"],
+      choices: [...SPAN_POLICIES, "recent", "spanwise"],
       description:
-        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses), recent (all text, in equal spans, whose tokens also stay until they are no longer recent; for adapters trained with --placement recent).",
+        "What becomes a span: fixed (all text, in equal spans), every (only some of those spans), sentence, older (what leaves a window), marked (what <CL>…<CR> wraps in the input), caller (what a function passed to createMemory as `spans` chooses), recent and spanwise (all text, in equal spans, whose tokens also stay until they are no longer recent, and leave one by one or at the end of each span; for adapters trained with that --placement).",
     },
     span: {
       default: LONGEST_SPAN,
@@ -33,13 +33,15 @@ export const sentinel: MemoryMethod = defineMethod({
       min: 0,
       max: 1,
       integer: false,
-      description: "every, recent: share of the cache to do without.",
+      description: "every, recent, spanwise: share of the cache to do without.",
     },
     window: { default: 128, min: 0, description: "older: latest tokens that are not compressed." },
   },
   fits: spanStateFits,
   create: (options, state = freshSpanState()) => ({
     state,
-    ...(options.policy === "recent" ? recentBehavior(options, state) : spanBehavior(options.policy, options, state)),
+    ...(options.policy === "recent" || options.policy === "spanwise"
+      ? recentBehavior(options.policy, options, state)
+      : spanBehavior(options.policy, options, state)),
   }),
 });

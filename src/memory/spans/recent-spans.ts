@@ -1,8 +1,8 @@
 /**
- * @file Spans over all of a text that are compressed while their tokens stay: those leave one by one when they are no
- * longer recent. Control tokens are in no span and leave as well.
+ * @file Spans over all of a text that are compressed while their tokens stay: those leave when they are no longer recent,
+ * one by one or at the end of each span. Control tokens are in no span and leave as well.
  */
-import { recentSpanWords, recentStart } from "../../sentinel/recent-rules.js";
+import { recentSpanWords, recentStart, type Leaving } from "../../sentinel/recent-rules.js";
 import type { MemoryBehavior } from "../method.js";
 import type { MemorySession } from "../session.js";
 import { compressSpan } from "./compress-span.js";
@@ -22,16 +22,17 @@ function placesOf({ row, tokensSeen }: MemorySession): number[] {
  * @param state has the fields of `freshSpanState`
  */
 export function recentBehavior(
+  leaving: Leaving,
   { ratio, span, window }: SpanOptions,
   state: Record<string, unknown>,
 ): Pick<MemoryBehavior, "visible" | "beforeRun" | "afterRun"> {
   const pending = state["pending"] as number[];
-  const decide = fixedSpans({ ratio, window, span: recentSpanWords(ratio, span) });
+  const decide = fixedSpans({ ratio, window, span: recentSpanWords(leaving, ratio, span) });
   /** The first token of the text that token `index` sees. */
   const startFor = ({ row, tokensSeen }: MemorySession): ((index: number) => number) => {
     const closed = row.kinds.filter((kind) => kind === "span").length;
     const open = tokensSeen - pending.length;
-    return (index) => recentStart(index, closed, open, ratio);
+    return (index) => recentStart(leaving, index, closed, open, ratio);
   };
   const release = (session: MemorySession): void => {
     const start = startFor(session)(session.tokensSeen);

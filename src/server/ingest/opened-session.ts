@@ -92,10 +92,7 @@ export class OpenedSession implements AsyncDisposable {
     session.states = states.filter((other) => !excess.includes(other));
     session.used = nowSeconds();
     await this.#files.save(session, { state, bytes });
-    await this.#files.discard(
-      session,
-      excess.map(({ snapshot }) => snapshot),
-    );
+    await this.#files.giveUp(session, excess);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -121,5 +118,6 @@ function adopt(session: Session, { record, version }: { record: SessionRecord; v
 async function restore(files: SessionFiles, session: Session): Promise<Memory> {
   const { head, served, setup } = session;
   if (head === undefined) return served.model.createMemory(memoryOptions(served, setup));
-  return served.model.restoreMemory(await files.snapshot(session, head), adapterFolders(served, setup));
+  const bytes = await files.snapshot(session, head);
+  return served.model.restoreMemory(bytes, { ...adapterFolders(served, setup), consume: true });
 }

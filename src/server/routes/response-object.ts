@@ -8,6 +8,7 @@ import { memoryUsage, tokenCounts, turnTimings } from "../usage.js";
 
 /** Where a response stands. */
 export interface ResponseFrame {
+  id: string;
   model: string;
   /** The session that it belongs to, if the client named one. */
   conversation: string | undefined;
@@ -15,7 +16,7 @@ export interface ResponseFrame {
 
 /** Writes one response. */
 export class ResponseWriter {
-  readonly id: string = freshId("resp");
+  readonly id: string;
   readonly #messageId = freshId("msg");
   readonly #created = nowSeconds();
   readonly #request: ResponsesRequest;
@@ -26,6 +27,7 @@ export class ResponseWriter {
   #sequence = 0;
 
   constructor(request: ResponsesRequest, frame: ResponseFrame) {
+    this.id = frame.id;
     this.#request = request;
     this.#frame = frame;
   }

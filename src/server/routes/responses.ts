@@ -7,6 +7,7 @@ import { contentText, splitTurn, toMessages, type MessageParam } from "../messag
 import { completeSetup, type ServedModel } from "../models.js";
 import { samplingOptions } from "../sampling.js";
 import { responsesRequest, type InputItem, type ResponsesRequest } from "../schemas/responses.js";
+import { freshResponseId } from "../sessions/response-id.js";
 import type { SessionPoint } from "../sessions/session-index.js";
 import type { Session } from "../sessions/session.js";
 import { sseResponse } from "../sse.js";
@@ -28,7 +29,8 @@ export async function createResponse(c: Request, services: Services): Promise<Re
   const namespace = c.get("namespace");
   const session = await sessionOf(body, { services, namespace });
   const conversation = session.kind === "explicit" ? session.id : undefined;
-  const writer = new ResponseWriter(body, { model: session.served.id, conversation });
+  const id = freshResponseId(session.id);
+  const writer = new ResponseWriter(body, { id, model: session.served.id, conversation });
   const store = body.store ?? true;
   const plan: TurnPlan = {
     session,
@@ -38,7 +40,7 @@ export async function createResponse(c: Request, services: Services): Promise<Re
     count: 1,
     // Without a store the memory of a conversation still goes on, as it is the client's own.
     keep: store || conversation !== undefined,
-    response: store ? { id: writer.id, body: (outcome) => writer.object(outcome) } : undefined,
+    response: store ? { id, body: (outcome) => writer.object(outcome) } : undefined,
   };
   const turn = startTurn(services.sessions, plan, signal);
   const events = turn.events[Symbol.asyncIterator]();
@@ -80,9 +82,7 @@ export async function deleteResponse(c: Request, services: Services): Promise<Re
 }
 
 async function findResponse(services: Services, namespace: string, id: string): Promise<SessionPoint> {
-  const known = (await services.sessions.index(namespace)).byResponse(id);
-  // Another server may have given it.
-  const point = known ?? (await services.sessions.sync(namespace)).byResponse(id);
+  const point = await services.sessions.findResponse(namespace, id);
   if (point !== undefined) return point;
   throw new ApiError(404, "response_not_found", `There is no response "${id.slice(0, 128)}", or no longer.`, {
     param: "previous_response_id",

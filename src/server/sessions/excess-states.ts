@@ -11,5 +11,5 @@ export function excessStates(
   return states
     .slice(0, -1)
     .toReversed()
-    .filter(({ size }, age) => (bytes += size) > checkpointBytes || age >= checkpoints);
+    .filter(({ size, written = size }, age) => (bytes += written) > checkpointBytes || age >= checkpoints);
 }

@@ -3,8 +3,9 @@ import { PrecisError } from "../../errors.js";
 import { ApiError } from "../api-error.js";
 import type { ModelPool } from "../models.js";
 import type { LogRecord } from "../options.js";
-import type { SessionFiles } from "./session-files.js";
-import { SessionIndex } from "./session-index.js";
+import { namesOf, type SessionFiles } from "./session-files.js";
+import { sessionOfResponse } from "./response-id.js";
+import { SessionIndex, type SessionPoint } from "./session-index.js";
 import { Session, type SessionRecord } from "./session.js";
 
 /** What a directory works with. */
@@ -52,6 +53,15 @@ export class SessionDirectory {
     if (known === undefined) await this.#read(index, namespace, id);
     else await this.peek(known);
     return index.sessions.get(id);
+  }
+
+  /** The state in which a response ended; one that this server does not know costs one read of its session. */
+  async findResponse(namespace: string, id: string): Promise<SessionPoint | undefined> {
+    const index = await this.index(namespace);
+    const known = index.byResponse(id);
+    if (known !== undefined) return known;
+    await this.find(namespace, sessionOfResponse(id) ?? "");
+    return index.byResponse(id);
   }
 
   /** Reads a session again unless this server is working on it. */
@@ -133,7 +143,7 @@ export class SessionDirectory {
 }
 
 function isLeftOver(name: string, session: Session | undefined): boolean {
-  if (session === undefined || session.states.some(({ snapshot }) => snapshot === name)) return false;
+  if (session === undefined || namesOf(session.states).has(name)) return false;
   return Number.parseInt(name, 10) < session.nextSerial;
 }
 

@@ -86,6 +86,11 @@ export class SessionManager {
     return session;
   }
 
+  /** The state in which a response ended, also one that another server gave; undefined where there is none. */
+  findResponse(namespace: string, id: string): Promise<SessionPoint | undefined> {
+    return this.#directory.findResponse(namespace, id);
+  }
+
   /** A setup with its method and all its options, as a memory made of it has them. @throws METHOD_UNKNOWN, OPTION_INVALID */
   async resolve(served: ServedModel, setup: MemorySetup): Promise<MemorySetup> {
     const key = JSON.stringify([served.id, setup]);

@@ -53,8 +53,7 @@ export class SessionSaves {
     this.saved++;
     for (const state of without) index.removeState({ session, state });
     try {
-      const names = without.map(({ snapshot }) => snapshot);
-      await this.#parts.files.discard(session, names);
+      await this.#parts.files.giveUp(session, without);
     } catch (error) {
       // They are found and deleted when a server reads the sessions the next time.
       this.note("info", "discard-failed", session, error);

@@ -17,8 +17,12 @@ export interface SessionState {
   /** Hash of all that was said up to here. */
   chain: string;
   stats: MemoryStats;
+  /** Names of the runs of rows that follow what lies under `snapshot`, in their order; states may share them. */
+  runs?: readonly string[];
   /** Bytes of the snapshot. */
   size: number;
+  /** Bytes of it that no other state had already, where states share runs. */
+  written?: number;
   /** Seconds since 1970. */
   created: number;
   /** A stored response that ended here. */

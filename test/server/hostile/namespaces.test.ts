@@ -63,7 +63,7 @@ function detours(id: unknown): [method: string, path: string, body?: object][] {
 test("another key's ids answer as if they did not exist", async () => {
   const response = jsonOf(await as(ALICE, "POST", "/v1/responses", { input: SECRET, max_output_tokens: 2 }));
   const fork = jsonOf(await as(ALICE, "POST", "/v1/sessions/diary/fork", {}));
-  // Sessions of conversations and responses have ids, too, which nobody is told.
+  // Sessions of conversations and responses have ids, too.
   const { ids } = await store.list({ namespace: "alice", limit: 1000 });
   const hidden = ids.filter((id) => !id.includes("."));
   expect(hidden.length).toBeGreaterThanOrEqual(3);
@@ -88,6 +88,22 @@ test("another key's ids answer as if they did not exist", async () => {
   }
   await target.unharmed();
   expect(jsonOf(await as(ALICE, "GET", `/v1/responses/${String(response["id"])}`))["id"]).toBe(response["id"]);
+});
+
+test("a response's id opens nothing to another key that has a session of the name in it", async () => {
+  for (const key of [ALICE, MALLORY]) await as(key, "POST", "/v1/sessions", { id: "letters", method: "full" });
+  const ask = { conversation: "letters", input: SECRET, max_output_tokens: 2 };
+  const { id } = jsonOf(await as(ALICE, "POST", "/v1/responses", ask));
+  expect(id).toMatch(/_letters$/);
+  for (const [method, path, body] of [
+    ["GET", `/v1/responses/${String(id)}`],
+    ["DELETE", `/v1/responses/${String(id)}`],
+    ["POST", "/v1/responses", { previous_response_id: id, input: "?" }],
+  ] as const) {
+    expect(errorOf(await as(MALLORY, method, path, body)).code).toBe("response_not_found");
+  }
+  expect((await as(MALLORY, "DELETE", "/v1/sessions/letters")).status).toBe(200);
+  expect((await as(ALICE, "GET", `/v1/responses/${String(id)}`)).status).toBe(200);
 });
 
 test("the same words said by two keys are two memories", async () => {

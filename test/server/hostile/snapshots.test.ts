@@ -1,6 +1,6 @@
 /** @file Snapshots that nobody exported: flipped, cut, foreign, and made by hand with digests that are right. */
 import { createHash } from "node:crypto";
-import { deflateRawSync } from "node:zlib";
+import { crc32, deflateRawSync } from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import * as fc from "fast-check";
 import { decodeContainer, encodeContainer, type Container } from "#precis/codec/container.js";
@@ -137,7 +137,7 @@ describe("damaged bytes", () => {
   });
 
   test("of another version are refused as such", async () => {
-    for (const version of [0, 2, 255]) {
+    for (const version of [0, 3, 255]) {
       const bytes = new Uint8Array(good);
       bytes[VERSION_AT] = version;
       expect(errorOf(await offer(bytes, "version")).message).toContain(`version ${version}`);
@@ -233,7 +233,7 @@ describe("a forged snapshot", () => {
     const entry = (name: string, coded: number): object => ({
       name,
       length: bomb.length,
-      sha256: createHash("sha256").update(bomb).digest("hex"),
+      crc32: crc32(bomb).toString(16).padStart(8, "0"),
       coded: { elementSize: 4, length: coded },
     });
     for (const claimed of [gigabytes, 32 * 2 ** 20]) {
