@@ -41,6 +41,8 @@ export interface Contestant {
 export interface BudgetRates extends BatchLimit {
   budgetBytes: number;
   rates: number[];
+  /** Processor time of a sample in milliseconds, of all cores together: what other programs disturb less. */
+  cpuMs: number[];
 }
 
 /** Everything about one method. */
@@ -83,6 +85,8 @@ interface Answering {
   seconds: number;
   /** Spent on reading questions; where several wait for each other, the waiting counts too. */
   readingSeconds: number;
+  /** Processor time, of all cores together. */
+  cpuSeconds: number;
 }
 
 /** Answers a batch. Memories are forked before the clock starts and freed after it stops. */
@@ -93,30 +97,40 @@ async function answerTogether(contestant: Contestant, batch: number): Promise<An
   );
   const options = { maxTokens: answerTokens, temperature: 0, ignoreEos: true, remember: false };
   const startedAt = performance.now();
+  const cpuBefore = process.cpuUsage();
   const answers = await Promise.all(
     samples.map((memory, index) => memory.answer(questions[index % questions.length] as readonly number[], options)),
   );
   const seconds = (performance.now() - startedAt) / 1000;
+  const { user, system } = process.cpuUsage(cpuBefore);
   await Promise.all(samples.map((memory) => memory.dispose()));
   const cut = answers.find(({ tokenIds }) => tokenIds.length !== answerTokens);
   if (cut !== undefined) throw new Error(`An answer of ${contestant.name} has ${cut.tokenIds.length} tokens.`);
-  return { seconds, readingSeconds: answers.reduce((sum, { timings }) => sum + timings.promptMs / 1000, 0) };
+  const readingSeconds = answers.reduce((sum, { timings }) => sum + timings.promptMs / 1000, 0);
+  return { seconds, readingSeconds, cpuSeconds: (user + system) / 1e6 };
 }
 
-/** Samples per second over as many batches as make up the wanted number of samples, and the share of reading in it. */
-async function rateOf(
-  contestant: Contestant,
-  batch: number,
-  wantedSamples: number,
-): Promise<{ rate: number; reading: number }> {
+/** What answering came to, over as many batches as make up the wanted number of samples. */
+interface Rate {
+  /** Samples per second. */
+  rate: number;
+  /** Share of the time in which the question was read. */
+  reading: number;
+  /** Processor time of a sample, in milliseconds. */
+  cpuMs: number;
+}
+
+async function rateOf(contestant: Contestant, batch: number, wantedSamples: number): Promise<Rate> {
   const batches = batchesFor(wantedSamples, batch);
-  let [seconds, readingSeconds] = [0, 0];
+  let [seconds, readingSeconds, cpuSeconds] = [0, 0, 0];
   for (let index = 0; index < batches; index++) {
     const answering = await answerTogether(contestant, batch);
     seconds += answering.seconds;
     readingSeconds += answering.readingSeconds;
+    cpuSeconds += answering.cpuSeconds;
   }
-  return { rate: (batches * batch) / seconds, reading: readingSeconds / seconds };
+  const count = batches * batch;
+  return { rate: count / seconds, reading: readingSeconds / seconds, cpuMs: (1000 * cpuSeconds) / count };
 }
 
 /** Lets the methods take turns, each round in another order. Budgets that allow the same batch share its rates. */
@@ -136,6 +150,7 @@ export async function measure(
       budgetBytes,
       ...largestBatch(budgetBytes, sampleBytes, cap),
       rates: [] as number[],
+      cpuMs: [] as number[],
     })),
   }));
   // The first runs of a model are slow.
@@ -147,11 +162,13 @@ export async function measure(
       const alone = await rateOf(contestant, 1, samples);
       result.alone.push(alone.rate);
       result.reading.push(alone.reading);
-      const measured = new Map([[1, alone.rate]]);
-      for (const { batch, rates } of result.together) {
+      const measured = new Map([[1, alone]]);
+      for (const { batch, rates, cpuMs } of result.together) {
         if (batch === 0) continue;
-        if (!measured.has(batch)) measured.set(batch, (await rateOf(contestant, batch, samples)).rate);
-        rates.push(measured.get(batch) as number);
+        const rate = measured.get(batch) ?? (await rateOf(contestant, batch, samples));
+        measured.set(batch, rate);
+        rates.push(rate.rate);
+        cpuMs.push(rate.cpuMs);
       }
     }
     onRound(round + 1);

@@ -21,6 +21,17 @@ export function ratioAt(budget: number, { together }: MethodResult, full: Method
   return ours.batch === 0 || theirs.batch === 0 ? undefined : ratioOf(ours.rates, theirs.rates);
 }
 
+/** The same by processor time: how many samples a method answers with what one takes with the full context. */
+export function cpuRatioAt(budget: number, { together }: MethodResult, full: MethodResult): Ratio | undefined {
+  const [ours, theirs] = [together[budget], full.together[budget]] as [BudgetRates, BudgetRates];
+  return ours.batch === 0 || theirs.batch === 0 ? undefined : ratioOf(theirs.cpuMs, ours.cpuMs);
+}
+
+function formatRatio(ratio: Ratio | undefined): string {
+  if (ratio === undefined) return "–";
+  return `${ratio.median.toFixed(2)}x (${ratio.lowest.toFixed(2)} to ${ratio.highest.toFixed(2)})`;
+}
+
 function formatBatch({ batch, capped }: BudgetRates): string {
   return capped ? `${batch} (cap)` : String(batch);
 }
@@ -33,7 +44,6 @@ export async function formatReport({ settings, others, methods }: ServeReport): 
   const rows = settings.budgets.flatMap((budgetBytes, budget) =>
     methods.map((result) => {
       const limit = result.together[budget] as BudgetRates;
-      const ratio = ratioAt(budget, result, full);
       return {
         budget: formatBytes(budgetBytes),
         method: result.method,
@@ -42,10 +52,9 @@ export async function formatReport({ settings, others, methods }: ServeReport): 
         batch: formatBatch(limit),
         alone: median(result.alone).toFixed(1),
         together: limit.batch === 0 ? "–" : median(limit.rates).toFixed(1),
-        ratio:
-          ratio === undefined
-            ? "–"
-            : `${ratio.median.toFixed(2)}x (${ratio.lowest.toFixed(2)} to ${ratio.highest.toFixed(2)})`,
+        ratio: formatRatio(ratioAt(budget, result, full)),
+        cpu: limit.batch === 0 ? "–" : median(limit.cpuMs).toFixed(0),
+        cpuRatio: formatRatio(cpuRatioAt(budget, result, full)),
       };
     }),
   );
@@ -59,6 +68,8 @@ export async function formatReport({ settings, others, methods }: ServeReport): 
     { key: "alone", heading: "samples/s at 1", ...right },
     { key: "together", heading: "at max batch", ...right },
     { key: "ratio", heading: "against full", ...right },
+    { key: "cpu", heading: "CPU ms/sample", ...right },
+    { key: "cpuRatio", heading: "by CPU", ...right },
   ]);
   const reading = methods
     .map((result) => `${(100 * median(result.reading)).toFixed(0)} % (${result.method})`)

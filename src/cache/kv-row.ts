@@ -1,6 +1,6 @@
 /** @file One sequence's keys and values, slot by slot, inside a store that several sequences may share. */
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
-import { KvStore, type KvShape } from "./kv-store.js";
+import { KvStore, roomFor, type KvShape } from "./kv-store.js";
 import { joinOrigins, type SlotOrigin } from "./slot-origin.js";
 
 /**
@@ -32,22 +32,17 @@ export interface RowContents {
   kinds: SlotKind[];
 }
 
-/** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
-function roomFor(length: number): number {
-  if (length === 0) return 0;
-  const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3));
-  // Half a step ahead, so that windows of round sizes do not grow and shrink at every token.
-  return Math.ceil((length + step / 2) / step) * step;
-}
-
 /**
  * A growing sequence of slots. Each has a position (where its key was rotated to) and a kind. The row may move between
- * stores, which is how sequences of different lengths are decoded together.
+ * stores, which is how sequences of different lengths are decoded together. Clones read the same store until one of them
+ * is written to.
  */
 export class KvRow {
   readonly shape: KvShape;
   #store: KvStore;
   #index: number;
+  /** Whether a clone may read the same place of the store, so that it must not be written to. */
+  #isBorrowed = false;
   #positions: number[] = [];
   #kinds: SlotKind[] = [];
   #origins: (SlotOrigin | undefined)[] = [];
@@ -123,6 +118,7 @@ export class KvRow {
     // Slots that stay where they are need no copy, and the front of a row often does.
     const moved = slots.findIndex((slot, index) => slot !== index);
     if (moved >= 0) {
+      this.#own();
       this.#eachHead((data, base) => {
         for (let i = moved; i < slots.length; i++) {
           const from = base + (slots[i] as number) * headDim;
@@ -146,6 +142,7 @@ export class KvRow {
   /** slot ← (1 − weight) · slot + weight · other, for keys and values of every layer and head; takes the other's position. */
   blend(slot: number, other: number, weight: number): void {
     const { headDim } = this.shape;
+    this.#own();
     this.#eachHead((data, base) => {
       for (let i = 0; i < headDim; i++) {
         const at = base + slot * headDim + i;
@@ -162,6 +159,7 @@ export class KvRow {
    */
   pool(first: number, runs: readonly number[]): void {
     const { headDim } = this.shape;
+    this.#own();
     const ends = runs.map((_, run) => first + runs.slice(0, run + 1).reduce((sum, length) => sum + length, 0));
     this.#eachHead((data, base) => {
       runs.forEach((length, run) => {
@@ -198,6 +196,7 @@ export class KvRow {
   moveTo(slot: number, position: number, rotary: readonly RotaryConfig[]): void {
     const delta = position - (this.#positions[slot] as number);
     if (delta === 0) return;
+    this.#own();
     const { layers, kvHeads } = this.shape;
     for (let layer = 0; layer < layers; layer++) {
       for (let head = 0; head < kvHeads; head++) {
@@ -216,13 +215,17 @@ export class KvRow {
     if (this.#store.batch === 1 && this.#store.capacity !== roomFor(this.length)) this.#moveToOwnStore();
   }
 
-  /** Another row with the same contents and a store of its own. */
+  /** Another row with the same contents, which are copied once one of the two changes. */
   clone(): KvRow {
-    const copy = new KvRow(this.shape, roomFor(this.length));
+    const copy = new KvRow(this.shape);
     copy.#positions = [...this.#positions];
     copy.#kinds = [...this.#kinds];
     copy.#origins = [...this.#origins];
-    copy.#store.copyRow(0, this.#store, this.#index, this.length);
+    copy.#store = this.#store;
+    copy.#index = this.#index;
+    // A place in a store of several rows is given to others in time.
+    if (this.#store.batch > 1) copy.#moveToOwnStore();
+    else this.#isBorrowed = copy.#isBorrowed = true;
     return copy;
   }
 
@@ -263,7 +266,7 @@ export class KvRow {
 
   /**
    * Keys and values of a layer, of the slots in use: one array per head, [slots · headDim], in place. They are the row's
-   * own until it moves or grows.
+   * until it moves or grows, and its clones may read them too: only those of a blank row may be written.
    */
   heads(layer: number): { keys: Float32Array[]; values: Float32Array[] } {
     const { kvHeads, headDim } = this.shape;
@@ -285,17 +288,12 @@ export class KvRow {
     return row;
   }
 
-  /** Moves rows into one shared store, in this order, so that a batch can read them in place. */
-  static gather(rows: readonly KvRow[], spare: number): KvStore {
-    const shape = (rows[0] as KvRow).shape;
-    const longest = Math.max(...rows.map((row) => row.length));
-    const store = new KvStore(shape, rows.length, longest + spare);
-    rows.forEach((row, index) => store.copyRow(index, row.#store, row.#index, row.length));
-    rows.forEach((row, index) => {
-      row.#store = store;
-      row.#index = index;
-    });
-    return store;
+  /** Moves the row to a free place of a store that several rows share and that has room for it. */
+  place(store: KvStore, index: number): void {
+    store.copyRow(index, this.#store, this.#index, this.length);
+    this.#store = store;
+    this.#index = index;
+    this.#isBorrowed = false;
   }
 
   /** Moves the row out of a shared store into one of its own. */
@@ -303,16 +301,19 @@ export class KvRow {
     if (this.#store.batch > 1) this.#moveToOwnStore();
   }
 
-  #moveToOwnStore(): void {
-    const own = new KvStore(this.shape, 1, roomFor(this.length));
-    own.copyRow(0, this.#store, this.#index, this.length);
-    this.#store = own;
-    this.#index = 0;
+  #moveToOwnStore(slots = this.length): void {
+    this.place(new KvStore(this.shape, 1, roomFor(slots)), 0);
+  }
+
+  /** Makes sure that nobody else reads what is going to be written. */
+  #own(): void {
+    if (this.#isBorrowed) this.#moveToOwnStore();
   }
 
   #reserve(slots: number): void {
+    if (this.#isBorrowed) this.#moveToOwnStore(slots);
     // Growing replaces the arrays inside the store, so rows that share it stay valid.
-    if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
+    else if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
   }
 
   #pairs(

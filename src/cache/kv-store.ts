@@ -13,6 +13,14 @@ export function slotBytes(shape: KvShape): number {
   return shape.layers * 2 * shape.kvHeads * shape.headDim * 4;
 }
 
+/** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
+export function roomFor(length: number): number {
+  if (length === 0) return 0;
+  const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3));
+  // Half a step ahead, so that windows of round sizes do not grow and shrink at every token.
+  return Math.ceil((length + step / 2) / step) * step;
+}
+
 /**
  * Keys and values per layer, [batch, kvHeads, capacity, headDim]. Slots beyond a row's length hold garbage that the
  * attention bias hides; so appending writes one slot in place and a run needs no copy.

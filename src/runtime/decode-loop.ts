@@ -1,7 +1,9 @@
 /** @file Decodes all running generations together, one token each per step, whatever their lengths and methods. */
-import { KvRow } from "../cache/kv-row.js";
-import type { DecoderRunner, SequenceInput } from "./decoder-runner.js";
+import { RowBatch } from "../cache/row-batch.js";
+import type { DecoderRunner } from "./decoder-runner.js";
 import type { Generation } from "./generation.js";
+import type { LoadedAdapter } from "./loaded-adapter.js";
+import { actingAdapter, type SequenceInput } from "./sequence-input.js";
 
 interface Entry {
   generation: Generation;
@@ -15,13 +17,15 @@ interface Prepared {
   input: SequenceInput;
 }
 
-/** Slots of room that a shared store gets beyond its longest row, so that it need not grow at once. */
-const SPARE_SLOTS = 64;
-
-/** Generations join when their prompt has been read and leave when they finish; each step is one forward pass per adapter. */
+/**
+ * Generations join when their prompt has been read and leave when they finish. Each step is one forward pass, and one more
+ * for each adapter that acts on text.
+ */
 export class DecodeLoop {
   readonly #runner: DecoderRunner;
   #entries: Entry[] = [];
+  /** The rows of each pass, from step to step. */
+  #batches = new Map<LoadedAdapter | undefined, RowBatch>();
   #running = false;
 
   constructor(runner: DecoderRunner) {
@@ -39,29 +43,31 @@ export class DecodeLoop {
   async #loop(): Promise<void> {
     this.#running = true;
     while (this.#entries.length > 0) {
-      for (const group of this.#groups()) await this.#step(group);
+      const groups = await this.#groups();
+      for (const adapter of this.#batches.keys()) if (!groups.has(adapter)) this.#batches.delete(adapter);
+      for (const [adapter, group] of groups) await this.#step(adapter, group);
       this.#entries = this.#entries.filter((entry) => !this.#settle(entry));
     }
+    this.#batches.clear();
     this.#running = false;
   }
 
-  /** Entries that can share a forward pass: those with the same adapter. */
-  #groups(): Entry[][] {
-    const groups = new Map<unknown, Entry[]>();
+  /** Generations that go on, by the adapter that acts on their next tokens: those of one adapter share a pass. */
+  async #groups(): Promise<Map<LoadedAdapter | undefined, Prepared[]>> {
+    const groups = new Map<LoadedAdapter | undefined, Prepared[]>();
     for (const entry of this.#entries) {
-      const key = entry.generation.session.textAdapter;
-      groups.set(key, [...(groups.get(key) ?? []), entry]);
+      for (const prepared of await this.#prepare(entry)) {
+        const adapter = actingAdapter(prepared.input, entry.generation.session.textAdapter, this.#runner.config);
+        groups.set(adapter, [...(groups.get(adapter) ?? []), prepared]);
+      }
     }
-    return [...groups.values()];
+    return groups;
   }
 
-  async #step(group: readonly Entry[]): Promise<void> {
-    const ready: Prepared[] = [];
-    for (const entry of group) ready.push(...(await this.#prepare(entry)));
-    if (ready.length === 0) return;
+  async #step(adapter: LoadedAdapter | undefined, group: readonly Prepared[]): Promise<void> {
+    let ready = group;
     try {
-      this.#share(ready.map(({ input }) => input.past));
-      const { textAdapter: adapter } = (ready[0] as Prepared).entry.generation.session;
+      ready = this.#sideBySide(adapter, group);
       const inputs = ready.map(({ input }) => input);
       const result = await this.#runner.forward(inputs, { logits: "last", adapter, kind: "decode" });
       const { vocabSize } = this.#runner.config;
@@ -97,13 +103,12 @@ export class DecodeLoop {
     }
   }
 
-  /** Puts rows side by side in one store, so that no step copies them; a lone row goes back to its own. */
-  #share(rows: readonly KvRow[]): void {
-    const [first] = rows as [KvRow, ...KvRow[]];
-    if (rows.length === 1) return first.detach();
-    const together =
-      first.store.batch === rows.length && rows.every((row, index) => row.store === first.store && row.index === index);
-    if (!together) KvRow.gather(rows, SPARE_SLOTS);
+  /** Puts the rows of a pass side by side in one store, so that no step copies them. @returns the group in that order */
+  #sideBySide(adapter: LoadedAdapter | undefined, group: readonly Prepared[]): readonly Prepared[] {
+    const batch = this.#batches.get(adapter) ?? new RowBatch();
+    this.#batches.set(adapter, batch);
+    const owners = new Map(group.map((prepared) => [prepared.input.past, prepared]));
+    return batch.hold([...owners.keys()]).map((row) => owners.get(row) as Prepared);
   }
 
   #fail(entry: Entry, error: unknown): void {

@@ -1,39 +1,25 @@
 /** @file Runs a decoder over batches of sequences with cached pasts. Knows tokens, positions and rows, but no method. */
 import { PrecisError } from "../errors.js";
-import { KvStore, type KvShape } from "../cache/kv-store.js";
-import type { KvRow, NewRows } from "../cache/kv-row.js";
+import type { KvShape } from "../cache/kv-store.js";
+import type { NewRows } from "../cache/kv-row.js";
 import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
 import { buildDecoder } from "../models/decoder-graph.js";
-import { DECODER_IO, layerTypesOf, type LoraTarget } from "../models/decoder-io.js";
+import { DECODER_IO, type LoraTarget } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
-import { projectionSize } from "../models/projections.js";
-import { rotaryTable } from "../models/rotary.js";
+import { decoderFeeds } from "./decoder-feeds.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
-import { attentionBias } from "./attention-bias.js";
 import type { Device } from "./device.js";
 import type { EmbeddingTable } from "./embedding-table.js";
-import { EngineSession, floatTensor, integerTensor, type EngineOptions, type Feeds } from "./engine-session.js";
+import { EngineSession, type EngineOptions } from "./engine-session.js";
 import { EngineTurns, type RunKind } from "./engine-turns.js";
-
-/** One sequence to run: its cached past and its new tokens. */
-export interface SequenceInput {
-  past: KvRow;
-  /** Token ids; vocabSize + k stands for the adapter's COMP embedding k, or row k of `embeddings`. */
-  ids: readonly number[];
-  /** [rows, hidden] in place of the adapter's COMP embeddings. */
-  embeddings?: Float32Array;
-  positions: readonly number[];
-  /** 1 where the adapter's LoRA acts, per token; default: nowhere. */
-  gate?: readonly number[];
-  /** Further restriction on attention; see {@link attentionBias}. */
-  visible?: (query: number, key: number) => boolean;
-}
+import { actingAdapter, pickedTokens, type Picks, type SequenceInput } from "./sequence-input.js";
+import { passCosts, SharedReads, type Read } from "./shared-reads.js";
 
 /** What a run should compute besides the new rows. */
 export interface ForwardOptions {
-  /** Which tokens get logits: none, the last of each sequence, all, or those at these places of each sequence. */
-  logits: "none" | "last" | "all" | readonly (readonly number[])[];
+  /** Which tokens get logits: the same of each sequence, or a choice for each. */
+  logits: "none" | "last" | "all" | readonly Picks[];
   adapter?: LoadedAdapter | undefined;
   /** Inner tensors to return; each set of taps has a session of its own. */
   taps?: readonly string[];
@@ -74,12 +60,14 @@ export class DecoderRunner implements AsyncDisposable {
   readonly #parts: RunnerParts;
   readonly #sessions = new Map<string, Promise<EngineSession>>();
   readonly #turns = new EngineTurns();
+  readonly #reads: SharedReads;
   #loraTargets: readonly LoraTarget[] = [];
 
   constructor(parts: RunnerParts) {
     this.config = parts.config;
     this.#parts = parts;
     this.shape = { layers: parts.config.layerCount, kvHeads: parts.config.kvHeads, headDim: parts.config.headDim };
+    this.#reads = new SharedReads(this.#turns, (reads) => this.#readTogether(reads), passCosts(parts.config));
   }
 
   /** Starts the engine ahead of the first run; returns the device it runs on. */
@@ -96,9 +84,43 @@ export class DecoderRunner implements AsyncDisposable {
     await this.#disposeSessions();
   }
 
-  /** One forward pass over a batch of sequences of any lengths, when it is its turn. The caches keep their contents. */
+  /**
+   * One forward pass over a batch of sequences of any lengths, when it is its turn. The caches keep their contents. A lone
+   * sequence to read may share its pass with others that wait.
+   */
   forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
-    return this.#turns.take(options.kind ?? "read", () => this.#forward(batch, options));
+    const { kind = "read", logits, taps = [], averaging } = options;
+    const [input] = batch;
+    if (input === undefined || batch.length > 1 || kind !== "read" || taps.length > 0 || averaging !== undefined) {
+      return this.#turns.take(kind, () => this.#forward(batch, options));
+    }
+    const picks = typeof logits === "string" ? logits : (logits[0] as Picks);
+    return this.#reads.read({ input, logits: picks, adapter: actingAdapter(input, options.adapter, this.config) });
+  }
+
+  /** One pass over reads with the same adapter. */
+  async #readTogether(reads: readonly Read[]): Promise<ForwardResult[]> {
+    const adapter = reads[0]?.adapter;
+    const batch = reads.map(({ input }) => input);
+    const { seq, logits, keys, values } = await this.#forward(batch, {
+      logits: reads.map(({ logits: picks }) => picks),
+      adapter,
+    });
+    const width = seq * this.shape.kvHeads * this.shape.headDim;
+    const { vocabSize } = this.config;
+    let picked = 0;
+    return reads.map(({ input, logits: picks }, index) => {
+      const own = (data: Float32Array): Float32Array => data.subarray(index * width, (index + 1) * width);
+      const from = picked * vocabSize;
+      picked += pickedTokens(input, picks).length;
+      return {
+        logits: logits.subarray(from, picked * vocabSize),
+        seq,
+        keys: keys.map(own),
+        values: values.map(own),
+        taps: {},
+      };
+    });
   }
 
   async #forward(batch: readonly SequenceInput[], options: ForwardOptions): Promise<ForwardResult> {
@@ -110,13 +132,11 @@ export class DecoderRunner implements AsyncDisposable {
     const loraTargets = this.#loraTargets;
     const prefill = this.#parts.prefillWeights !== undefined && batch.length * seq >= PREFILL_ROWS;
     const session = await this.#session(options.taps ?? [], options.averaging !== undefined, prefill);
-    const feeds: Feeds = {};
-    const store = this.#feedPast(batch, feeds);
-    this.#feedTokens(batch, seq, feeds, options);
-    this.#feedBias(batch, seq, store.capacity, feeds);
-    this.#feedAdapter(batch, seq, feeds, loraTargets, options.adapter);
-    const rows = pickedRows(batch, seq, options.logits);
-    feeds[DECODER_IO.logitRows] = integerTensor(rows);
+    const picks = typeof options.logits === "string" ? batch.map(() => options.logits as Picks) : options.logits;
+    const { adapter, averaging } = options;
+    const { config, embeddings } = this.#parts;
+    const parts = { config, shape: this.shape, embeddings };
+    const feeds = decoderFeeds(parts, { batch, seq, picks, adapter, loraTargets, averaging });
     const layers = Array.from({ length: this.config.layerCount }, (_, layer) => layer);
     const fetches = [
       DECODER_IO.logits,
@@ -147,88 +167,6 @@ export class DecoderRunner implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
-  }
-
-  /** The rows of the batch as engine inputs, in place where they lie together in one store. */
-  #feedPast(batch: readonly SequenceInput[], feeds: Feeds): KvStore {
-    const first = (batch[0] as SequenceInput).past;
-    if (batch.length === 1) first.settle();
-    const together = batch.every(({ past }, index) => past.store === first.store && past.index === first.index + index);
-    const store = together
-      ? first.store
-      : new KvStore(this.shape, batch.length, Math.max(...batch.map(({ past }) => past.length)));
-    if (!together) batch.forEach(({ past }, index) => store.copyRow(index, past.store, past.index, past.length));
-    const { kvHeads, headDim, layers } = this.shape;
-    const start = store.offset(together ? first.index : 0, 0, 0);
-    const dims = [batch.length, kvHeads, store.capacity, headDim];
-    const end = start + batch.length * kvHeads * store.capacity * headDim;
-    for (let layer = 0; layer < layers; layer++) {
-      feeds[DECODER_IO.pastKeys(layer)] = floatTensor((store.keys[layer] as Float32Array).subarray(start, end), dims);
-      feeds[DECODER_IO.pastValues(layer)] = floatTensor(
-        (store.values[layer] as Float32Array).subarray(start, end),
-        dims,
-      );
-    }
-    return store;
-  }
-
-  #feedTokens(batch: readonly SequenceInput[], seq: number, feeds: Feeds, options: ForwardOptions): void {
-    const { hiddenSize } = this.config;
-    const embeddings = new Float32Array(batch.length * seq * hiddenSize);
-    const positions = new Float64Array(batch.length * seq);
-    batch.forEach((input, index) => {
-      const extra = input.embeddings ?? options.adapter?.compEmbeddings;
-      this.#parts.embeddings.write(input.ids, embeddings, index * seq * hiddenSize, extra);
-      positions.set(input.positions, index * seq);
-    });
-    feeds[DECODER_IO.embeddings] = floatTensor(embeddings, [batch.length, seq, hiddenSize]);
-    for (const type of layerTypesOf(this.config)) {
-      const rotary = this.config.rotary[type];
-      const table = rotaryTable(rotary, positions);
-      const dims = [batch.length, seq, rotary.inverseFrequencies.length];
-      feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
-      feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
-    }
-    if (options.averaging !== undefined) {
-      feeds[DECODER_IO.averaging] = floatTensor(options.averaging, [batch.length, seq, seq]);
-    }
-  }
-
-  #feedBias(batch: readonly SequenceInput[], seq: number, capacity: number, feeds: Feeds): void {
-    const rows = batch.map(({ past, positions, visible }) => ({
-      pastPositions: past.positions,
-      pastKinds: past.kinds,
-      positions,
-      visible,
-    }));
-    for (const type of layerTypesOf(this.config)) {
-      const bias = attentionBias(rows, seq, capacity, type === "sliding" ? this.config.slidingWindow : undefined);
-      feeds[DECODER_IO.attentionBias(type)] = floatTensor(bias, [batch.length, 1, seq, capacity + seq]);
-    }
-  }
-
-  #feedAdapter(
-    batch: readonly SequenceInput[],
-    seq: number,
-    feeds: Feeds,
-    loraTargets: readonly LoraTarget[],
-    adapter: LoadedAdapter | undefined,
-  ): void {
-    if (loraTargets.length === 0) return;
-    const active = adapter !== undefined && batch.some((input) => input.gate?.some((gate) => gate !== 0) ?? false);
-    const gates = new Float32Array(batch.length * seq);
-    batch.forEach((input, index) => gates.set(input.gate ?? [], index * seq));
-    feeds[DECODER_IO.gate] = floatTensor(gates, [batch.length, seq, 1]);
-    const { config } = this;
-    for (let layer = 0; layer < config.layerCount; layer++) {
-      for (const target of loraTargets) {
-        const pair = active ? adapter.tensors(layer, target) : undefined;
-        const [inFeatures, outFeatures] = projectionSize(config, target);
-        // A rank of zero costs nothing and adds nothing.
-        feeds[DECODER_IO.loraA(layer, target)] = pair?.a ?? floatTensor(new Float32Array(0), [0, inFeatures]);
-        feeds[DECODER_IO.loraB(layer, target)] = pair?.b ?? floatTensor(new Float32Array(0), [outFeatures, 0]);
-      }
-    }
   }
 
   #session(taps: readonly string[], averaging: boolean, prefill: boolean): Promise<EngineSession> {
@@ -271,14 +209,4 @@ export class DecoderRunner implements AsyncDisposable {
 function hasNaN(data: Float32Array): boolean {
   for (let i = 0; i < data.length; i++) if (Number.isNaN(data[i])) return true;
   return false;
-}
-
-/** Rows of [batch · seq] that get logits. */
-function pickedRows(batch: readonly SequenceInput[], seq: number, which: ForwardOptions["logits"]): number[] {
-  if (which === "none") return [];
-  return batch.flatMap(({ ids }, index) => {
-    if (which === "last") return [index * seq + ids.length - 1];
-    const tokens = which === "all" ? ids.keys() : (which[index] as readonly number[]);
-    return Array.from(tokens, (token) => index * seq + token);
-  });
 }

@@ -1,7 +1,7 @@
 /** @file Whose run is next: answers in the making go on while prompts are read, and neither waits for all of the other. */
 import { performance } from "node:perf_hooks";
 
-/** What a run is part of: one step of all answers, or reading and compressing of one memory. */
+/** What a run is part of: one step of all answers, or reading and compressing, of one memory or of a few at once. */
 export type RunKind = "decode" | "read";
 
 /** For how long others may read between two decoding steps; a run that has begun ends. */

@@ -1,10 +1,11 @@
 /** @file The likelihood of text in one pass whose attention is given token by token, as training lays texts out. */
 import { KvRow } from "../cache/kv-row.js";
 import { PrecisError } from "../errors.js";
-import type { DecoderRunner, SequenceInput } from "./decoder-runner.js";
+import type { DecoderRunner } from "./decoder-runner.js";
 import type { LoadedAdapter } from "./loaded-adapter.js";
 import type { MaskedText } from "./protocol.js";
 import { logProbability } from "./sampler.js";
+import type { SequenceInput } from "./sequence-input.js";
 
 /** Texts of one run: enough to fill the engine, and few enough to stop between runs. */
 const BATCH = 4;

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { batchesFor, largestBatch, peakSlots } from "../../bench/serve/capacity.js";
 import type { MethodResult } from "../../bench/serve/measure.js";
-import { ratioAt } from "../../bench/serve/report.js";
+import { cpuRatioAt, ratioAt } from "../../bench/serve/report.js";
 import { makeSamples } from "../../bench/serve/samples.js";
 import { SeededRandom } from "../../src/data/random.js";
 import { RANDOM_WORDS } from "../../src/data/settings/random-words.js";
@@ -39,12 +39,13 @@ describe("throughput against the full context", () => {
     sampleBytes: 1e6,
     alone: [],
     reading: [],
-    together: [{ budgetBytes: 1e6, batch, capped: false, rates }],
+    together: [{ budgetBytes: 1e6, batch, capped: false, rates, cpuMs: rates.map((rate) => 1000 / rate) }],
   });
 
   test("is compared round by round", () => {
     const ratio = ratioAt(0, method(9, [20, 10, 12]), method(1, [10, 2, 4]));
     expect(ratio).toEqual({ median: 3, lowest: 2, highest: 5 });
+    expect(cpuRatioAt(0, method(9, [20, 10, 12]), method(1, [10, 2, 4]))).toEqual(ratio);
   });
 
   test("is none where one of them fits no sample", () => {

@@ -4,6 +4,7 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
 import { KvRow, type NewRows, type SlotKind } from "#precis/cache/kv-row.js";
+import { RowBatch } from "#precis/cache/row-batch.js";
 import { KvStore, slotBytes, type KvShape } from "#precis/cache/kv-store.js";
 import { rotaryConfig } from "#precis/models/rotary.js";
 
@@ -165,7 +166,7 @@ function perform(row: KvRow, slots: readonly Slot[], given: Command): [KvRow, Sl
     case "gather": {
       const other = new KvRow(SHAPE);
       other.append(freshRows(1, 3), 0, 0, [0, 1, 2], "text");
-      KvRow.gather([other, row], 2);
+      new RowBatch().hold([other, row]);
       expect(row.store).toBe(other.store);
       return [row, [...slots]];
     }
@@ -198,7 +199,7 @@ describe("a row", () => {
         });
         let row = new KvRow(SHAPE);
         let slots: Slot[] = [];
-        KvRow.gather([neighbours[0].row, row, neighbours[1].row], 4);
+        new RowBatch().hold([neighbours[0].row, row, neighbours[1].row]);
         for (const given of commands) {
           [row, slots] = perform(row, slots, given);
           expectSlots(row, slots);
@@ -207,6 +208,36 @@ describe("a row", () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  test("holds its own, whatever becomes of its clones", () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(3), command), { minLength: 1, maxLength: 15 }), (commands) => {
+        const first = new KvRow(SHAPE);
+        const fresh = freshRows(1, 6);
+        const positions = [...Array.from({ length: 6 }).keys()];
+        first.append(fresh, 0, 0, positions, "text");
+        const slots = positions.map((position) => slotOf(fresh, position, position, "text"));
+        const family = [first, first.clone(), first.clone()].map((row) => ({ row, slots }));
+        family.push({ row: family[1].row.clone(), slots });
+        for (const [member, given] of commands) {
+          const { row, slots: held } = family[member];
+          const [next, nextSlots] = perform(row, held, given);
+          family[member] = { row: next, slots: nextSlots };
+          for (const each of family) expectSlots(each.row, each.slots);
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("shares its slots with its clones until one of them changes", () => {
+    const row = new KvRow(SHAPE);
+    row.append(freshRows(1, 3), 0, 0, [0, 1, 2], "text");
+    const [read, written] = [row.clone(), row.clone()];
+    written.append(freshRows(1, 1), 0, 0, [3], "text");
+    expect(read.store).toBe(row.store);
+    expect(written.store).not.toBe(row.store);
   });
 
   test("a clone is independent", () => {
@@ -264,7 +295,7 @@ test("a slice is a row of its own with some of the slots, out of a shared store 
     row.append(fresh, 0, 0, positions, "text");
     lists[index] = positions.map((position, i) => slotOf(fresh, i, position, "text"));
   });
-  KvRow.gather(rows, 3);
+  new RowBatch().hold(rows);
   const part = rows[1].slice(2, 5);
   expectSlots(part, lists[1].slice(2, 5));
   part.truncate(0);

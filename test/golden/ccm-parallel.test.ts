@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { KvRow } from "#precis/cache/kv-row.js";
-import type { ForwardResult, SequenceInput } from "#precis/runtime/decoder-runner.js";
+import type { ForwardResult } from "#precis/runtime/decoder-runner.js";
+import type { SequenceInput } from "#precis/runtime/sequence-input.js";
 import { LoadedAdapter } from "#precis/runtime/loaded-adapter.js";
 import { LoadedModel } from "#precis/runtime/loaded-model.js";
 import { attends } from "#precis/train/attention-mask.js";

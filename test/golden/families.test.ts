@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadModel, type LanguageModel } from "#precis/index.js";
 import { KvRow } from "#precis/cache/kv-row.js";
 import { LoadedModel } from "#precis/runtime/loaded-model.js";
-import type { SequenceInput } from "#precis/runtime/decoder-runner.js";
+import type { SequenceInput } from "#precis/runtime/sequence-input.js";
 import { difference, headRows, largest, rowsOf } from "./compare.js";
 import { goldenDirectory, goldenFloats, goldenNumbers, readGolden } from "./golden.js";
 

@@ -5,7 +5,7 @@
  * The vectors themselves are not kept: the cache holds their keys and values, which is all that later tokens see of them,
  * and what `stats` counts. Positions are ordinary: summaries from 0 on, then the text, then the summary tokens.
  */
-import type { SequenceInput } from "../../runtime/decoder-runner.js";
+import type { SequenceInput } from "../../runtime/sequence-input.js";
 import type { MemorySession } from "../session.js";
 
 /** A run of tokens behind the row, seen by the adapter wherever it is not conditional. */

@@ -7,21 +7,14 @@ import { memoryOptions, type MemorySetup, type ModelPool, type ServedModel } fro
 import type { LogRecord, ServerLimits } from "../options.js";
 import type { Scheduler } from "../scheduler.js";
 import { excessStates } from "./excess-states.js";
-import { refuseDeleted, refuseMoved, stepMissing } from "./refusals.js";
-import { restoreMemory } from "./restore-memory.js";
+import { stepMissing } from "./refusals.js";
 import { SessionDirectory, sessionMissing } from "./session-directory.js";
 import { SessionFiles } from "./session-files.js";
 import type { SessionIndex, SessionPoint } from "./session-index.js";
 import { SessionLeases } from "./session-leases.js";
-import {
-  freshId,
-  nowSeconds,
-  Session,
-  snapshotName,
-  UNKNOWN_VERSION,
-  type SessionKind,
-  type SessionState,
-} from "./session.js";
+import { SessionMemories, type ExclusiveOptions, type UseOptions } from "./session-memories.js";
+import { SessionSaves } from "./session-saves.js";
+import { freshId, nowSeconds, Session, snapshotName, type SessionKind, type SessionState } from "./session.js";
 
 /** What a manager works with. */
 export interface ManagerParts {
@@ -32,30 +25,6 @@ export interface ManagerParts {
   limits: ServerLimits;
   precision: SnapshotPrecision;
   log: (record: LogRecord) => void;
-}
-
-/** How a session is kept for one alone. */
-export interface ExclusiveOptions {
-  signal?: AbortSignal | undefined;
-  /** Go on only if the session still stands at this state. */
-  from?: SessionState | undefined;
-  /** How many may wait; by default the server's limit. */
-  limit?: number;
-}
-
-/** How a session is used. */
-export interface UseOptions {
-  /** Bytes that the work may need beside what the session holds. */
-  bytes: number;
-  signal: AbortSignal;
-  /** Go on only if the session still stands at this state. */
-  from?: SessionState | undefined;
-}
-
-/** What a save writes beside the record, and what it gives up. */
-interface SaveChange {
-  added?: { state: SessionState; bytes: Uint8Array };
-  without?: readonly SessionState[];
 }
 
 /** What a new state comes with. */
@@ -78,25 +47,25 @@ export class SessionManager {
   readonly #files: SessionFiles;
   readonly #directory: SessionDirectory;
   readonly #leases: SessionLeases;
+  readonly #memories: SessionMemories;
+  readonly #saves: SessionSaves;
   readonly #setups = new Map<string, MemorySetup>();
-  /** What happened so far, for metrics. */
-  readonly counts: { restored: number; saved: number; saveFailures: number } = {
-    restored: 0,
-    saved: 0,
-    saveFailures: 0,
-  };
 
   constructor(parts: ManagerParts) {
     this.#parts = parts;
-    const { store, limits, models, log } = parts;
-    this.#files = new SessionFiles(store);
+    const { store, limits, models, log, budget, scheduler } = parts;
+    const files = new SessionFiles(store);
+    this.#files = files;
     this.#leases = new SessionLeases(store, limits);
-    this.#directory = new SessionDirectory({
-      files: this.#files,
-      models,
-      log,
-      release: (session) => this.abandon(session),
-    });
+    const directory = new SessionDirectory({ files, models, log, release: (session) => this.abandon(session) });
+    this.#directory = directory;
+    this.#memories = new SessionMemories({ files, directory, leases: this.#leases, budget, scheduler, limits });
+    this.#saves = new SessionSaves({ files, directory, memories: this.#memories, log });
+  }
+
+  /** What happened so far, for metrics. */
+  get counts(): { restored: number; saved: number; saveFailures: number } {
+    return { restored: this.#memories.restored, saved: this.#saves.saved, saveFailures: this.#saves.failures };
   }
 
   /** The sessions of a namespace that this server knows; read from the store once, and where other servers change them. */
@@ -176,81 +145,32 @@ export class SessionManager {
     index.add(session);
   }
 
-  /**
-   * Runs `work` on a session as it is in the store, while nobody else does, on this server or another.
-   * @throws ApiError 404 where it was deleted, 409 where it went on from `from`, 429 where others have it for too long
-   */
+  /** See {@link SessionMemories.exclusive}. */
   exclusive<Result>(
     session: Session,
-    { signal, from, limit = this.#parts.limits.queuePerSession }: ExclusiveOptions,
+    options: ExclusiveOptions,
     work: (signal: AbortSignal | undefined) => Promise<Result>,
   ): Promise<Result> {
-    return session.lock.run(
-      async () => {
-        refuseDeleted(session);
-        // What is not in the store yet, no other server knows.
-        if (session.version === undefined) return work(signal);
-        return this.#leases.run(session, signal, async (combined) => {
-          await this.#directory.refresh(session);
-          refuseDeleted(session);
-          refuseMoved(session, from);
-          return work(combined);
-        });
-      },
-      { limit, signal },
-    );
+    return this.#memories.exclusive(session, options, work);
   }
 
-  /**
-   * Runs `work` on the memory of a session as it is, or as it was at an earlier step. Nothing that it does is kept of an
-   * earlier step, and of the present one it must leave the memory as it was.
-   * @throws ApiError 409 for a step of which there is no state
-   */
-  async look<Result>(
+  /** See {@link SessionMemories.look}. */
+  look<Result>(
     session: Session,
     step: number | undefined,
-    { bytes, signal }: UseOptions,
+    options: UseOptions,
     work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
-    const state = session.states.find(({ stats }) => stats.steps === step);
-    if (step === undefined || step === session.stats.steps) return this.use(session, { bytes, signal }, work);
-    if (state === undefined && step !== 0) throw stepMissing(session, step);
-    const { namespace, served, setup } = session;
-    const job = { key: namespace, bytes: bytes + (state?.stats.bytes ?? 0), signal };
-    return this.#parts.scheduler.run(job, async (combined) => {
-      const memory =
-        state === undefined
-          ? await served.model.createMemory(memoryOptions(served, setup))
-          : await restoreMemory(served, setup, await this.#files.snapshot(session, state));
-      try {
-        return await work(memory, combined);
-      } finally {
-        await memory.dispose();
-      }
-    });
+    return this.#memories.look(session, step, options, work);
   }
 
-  /**
-   * Runs `work` on the memory of a session, alone, when it is the namespace's turn and there is room in the engine.
-   * @throws what {@link SessionManager.exclusive} throws; ApiError 409 where its memory cannot be restored, 429, 503
-   */
+  /** See {@link SessionMemories.use}. */
   use<Result>(
     session: Session,
-    { bytes, signal, from }: UseOptions,
+    options: UseOptions,
     work: (memory: Memory, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
-    return this.exclusive(session, { signal, from }, (kept) => {
-      const restored = session.memory === undefined ? session.stats.bytes : 0;
-      const job = { key: session.namespace, bytes: bytes + restored, signal: kept };
-      return this.#parts.scheduler.run(job, async (combined) => {
-        const memory = await this.#open(session);
-        try {
-          return await work(memory, combined);
-        } finally {
-          this.settle(session);
-        }
-      });
-    });
+    return this.#memories.use(session, options, work);
   }
 
   /**
@@ -274,7 +194,10 @@ export class SessionManager {
     session.states = [...session.states, state];
     session.used = nowSeconds();
     try {
-      await this.#save(session, { added: { state, bytes }, without: excessStates(session.states, this.#parts.limits) });
+      await this.#saves.save(session, {
+        added: { state, bytes },
+        without: excessStates(session.states, this.#parts.limits),
+      });
     } catch (error) {
       const isTrouble = error instanceof PrecisError && STORE_TROUBLE.has(error.code);
       if (session.kind !== "chat" || !isTrouble) throw error;
@@ -296,7 +219,7 @@ export class SessionManager {
     this.#parts.budget.drop(session);
     session.origin = undefined;
     session.used = nowSeconds();
-    await this.#save(session, { without: later });
+    await this.#saves.save(session, { without: later });
   }
 
   /** Forgets a response, and keeps the state that it ended in for those that follow. */
@@ -307,12 +230,12 @@ export class SessionManager {
     index.removeState({ session, state });
     state.response = undefined;
     index.addState({ session, state });
-    await this.#save(session);
+    await this.#saves.save(session);
   }
 
   /** Writes a session's record after a change that is not a new state. */
   async save(session: Session): Promise<void> {
-    await this.#save(session);
+    await this.#saves.save(session);
   }
 
   /** The snapshot of a state; the present one by default. */
@@ -320,16 +243,14 @@ export class SessionManager {
     return this.#files.snapshot(session, state);
   }
 
-  /** Counts what a session that nobody is using holds, so that it can be sent away. */
+  /** See {@link SessionMemories.settle}. */
   settle(session: Session): void {
-    if (session.memory !== undefined) this.#parts.budget.hold(session, session.stats.bytes);
+    this.#memories.settle(session);
   }
 
-  /** Frees the memory of a draft that comes to nothing. */
-  async abandon(session: Session): Promise<void> {
-    this.#parts.budget.drop(session);
-    await session.memory?.dispose();
-    session.memory = undefined;
+  /** See {@link SessionMemories.abandon}. */
+  abandon(session: Session): Promise<void> {
+    return this.#memories.abandon(session);
   }
 
   /** Deletes a session when nobody uses it. */
@@ -351,55 +272,7 @@ export class SessionManager {
         if (found?.version === version) await this.#files.delete(session);
       });
     } catch (error) {
-      this.#note("info", "expel-failed", session, error);
+      this.#saves.note("info", "expel-failed", session, error);
     }
-  }
-
-  async #open(session: Session): Promise<Memory> {
-    if (session.memory !== undefined) return session.memory;
-    const { served, setup, head, origin } = session;
-    if (head === undefined) {
-      session.memory = await served.model.createMemory(memoryOptions(served, setup));
-    } else {
-      const owner = session.states.length === 0 ? (origin?.session ?? session) : session;
-      session.memory = await restoreMemory(served, setup, await this.#files.snapshot(owner, head));
-      this.counts.restored++;
-    }
-    const { method, options } = session.memory;
-    session.setup = { ...setup, method, options };
-    return session.memory;
-  }
-
-  /**
-   * Saves a session without some of its states.
-   * @throws what the store throws; then the session is read again before it is used
-   */
-  async #save(session: Session, { added, without = [] }: SaveChange = {}): Promise<void> {
-    const index = await this.index(session.namespace);
-    const before = session.states.filter((state) => state !== added?.state);
-    session.states = session.states.filter((state) => !without.includes(state));
-    try {
-      await this.#files.save(session, added);
-    } catch (error) {
-      this.counts.saveFailures++;
-      this.#note("error", "save-failed", session, error);
-      session.states = before;
-      await this.abandon(session);
-      if (session.version === undefined) await this.#directory.forget(session);
-      else session.version = UNKNOWN_VERSION;
-      throw error;
-    }
-    this.counts.saved++;
-    for (const state of without) index.removeState({ session, state });
-    try {
-      await this.#files.giveUp(session, without);
-    } catch (error) {
-      // They are found and deleted when a server reads the sessions the next time.
-      this.#note("info", "discard-failed", session, error);
-    }
-  }
-
-  #note(level: "info" | "error", event: string, { id }: Session, error: unknown): void {
-    this.#parts.log({ level, event, session: id, reason: error instanceof Error ? error.message : String(error) });
   }
 }
