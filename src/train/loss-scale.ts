@@ -4,6 +4,8 @@
  * by it as float32. It falls when a gradient leaves the range, and rises again after many that did not.
  */
 
+import type { Device } from "../runtime/device.js";
+
 /**
  * What training computes with. `fp16`: matrix products, and what lies between those of a branch, in half floats, frozen
  * matrices held as such; what is trained, the optimiser, norms, softmax, sums and the loss stay float32.
@@ -13,9 +15,10 @@ export type Precision = "fp32" | "fp16";
 /** Words that an option of the precision takes. */
 export const PRECISIONS = ["fp32", "fp16", "auto"] as const;
 
-/** The precision that a word stands for. `auto` is fp32, which is known to be as fast or faster where it was measured. */
-export function resolvePrecision(word: (typeof PRECISIONS)[number]): Precision {
-  return word === "auto" ? "fp32" : word;
+/** The precision that a word stands for on a device: `auto` is fp16 on WebGPU, where that is faster, and fp32 elsewhere. */
+export function resolvePrecision(word: (typeof PRECISIONS)[number], device: Device | "auto"): Precision {
+  if (word !== "auto") return word;
+  return device === "webgpu" ? "fp16" : "fp32";
 }
 
 /** The state of the factor; part of what a run is resumed from. */

@@ -193,5 +193,9 @@ test("the factor halves at an overflow, doubles after many good steps, and gives
 });
 
 test("until it is measured to be faster, auto is float32", () => {
-  expect(["fp32", "fp16", "auto"].map((word) => resolvePrecision(word as "auto"))).toEqual(["fp32", "fp16", "fp32"]);
+  const on = (device: "cpu" | "webgpu" | "auto"): string[] =>
+    (["fp32", "fp16", "auto"] as const).map((word) => resolvePrecision(word, device));
+  expect(on("cpu")).toEqual(["fp32", "fp16", "fp32"]);
+  expect(on("auto")).toEqual(["fp32", "fp16", "fp32"]);
+  expect(on("webgpu")).toEqual(["fp32", "fp16", "fp16"]);
 });

@@ -225,7 +225,7 @@ export function addTrainOptions(command: Command): Command {
     .addOption(
       new Option(
         "--precision <type>",
-        "fp32; or fp16: matrix products in half floats, what is learned in fp32; auto is fp32",
+        "fp32; or fp16: matrix products in half floats, what is learned in fp32; auto is fp16 on WebGPU",
       )
         .choices([...PRECISIONS])
         .default("auto"),

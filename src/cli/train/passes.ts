@@ -71,8 +71,13 @@ function labelBudget(flags: TrainFlags, batches: BatchOptions, sampler: EpisodeS
 }
 
 /** What only some runs ask of a graph. */
-function graphOptions({ recompute, precision, ...flags }: TrainFlags): Partial<TrainingGraphSpec> {
-  return { recompute, precision: resolvePrecision(precision), conditional: flags.conditional, ...dropoutOf(flags) };
+function graphOptions({ recompute, precision, device, ...flags }: TrainFlags): Partial<TrainingGraphSpec> {
+  return {
+    recompute,
+    precision: resolvePrecision(precision, device),
+    conditional: flags.conditional,
+    ...dropoutOf(flags),
+  };
 }
 
 function dropoutOf({ loraDropout: rate, seed }: Pick<TrainFlags, "loraDropout" | "seed">): {

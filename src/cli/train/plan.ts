@@ -82,7 +82,7 @@ export async function planRun(
   } = flags;
   void json;
   void recompute;
-  const precision = resolvePrecision(asked);
+  const precision = resolvePrecision(asked, device);
   const { config, weightsFolder } = model;
   const engine = { weightsFolder, device, threads };
   const parts = {
