@@ -13,10 +13,13 @@ export function slotBytes(shape: KvShape): number {
   return shape.layers * 2 * shape.kvHeads * shape.headDim * 4;
 }
 
-/** Slots of room for a row of `length`: up to an eighth more, so that it can grow a while in place; none for none. */
+/** Most slots that room grows by at once: attention computes over what is spare at every step. */
+const LARGEST_STEP = 64;
+
+/** Slots of room for a row of `length`: a little more, so that it can grow a while in place; none for none. */
 export function roomFor(length: number): number {
   if (length === 0) return 0;
-  const step = Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3));
+  const step = Math.min(LARGEST_STEP, Math.max(8, 2 ** (Math.floor(Math.log2(length)) - 3)));
   // Half a step ahead, so that windows of round sizes do not grow and shrink at every token.
   return Math.ceil((length + step / 2) / step) * step;
 }
