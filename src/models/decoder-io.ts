@@ -50,6 +50,13 @@ export interface DecoderValues {
   averaging?: Value;
 }
 
+/** What one decoder inside a graph should offer. */
+export interface EmitterOptions extends Omit<DecoderGraphOptions, "input" | "form"> {
+  /** Whether layers take past rows and return new ones; default false. */
+  cached?: boolean;
+  values?: DecoderValues;
+}
+
 /** Names of graph inputs and outputs; the runtime feeds and fetches by these. */
 export const DECODER_IO = {
   embeddings: "embeddings",

@@ -1,6 +1,6 @@
 /** @file The teacher of distillation as a part of the training graph: the frozen base, reading the full context. */
 import type { GraphBuilder, Value } from "../graph/builder.js";
-import type { DecoderConfig } from "../models/config.js";
+import type { DecoderConfig, LayerType } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import { DECODER_IO } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
@@ -11,8 +11,8 @@ export const TEACHER_IO = {
   inputIds: "teacher_input_ids",
   samples: "teacher_samples",
   labelRows: "teacher_label_rows",
-  rotaryCos: (type: "full" | "sliding"): string => `teacher_${DECODER_IO.rotaryCos(type)}`,
-  rotarySin: (type: "full" | "sliding"): string => `teacher_${DECODER_IO.rotarySin(type)}`,
+  rotaryCos: (type: LayerType): string => `teacher_${DECODER_IO.rotaryCos(type)}`,
+  rotarySin: (type: LayerType): string => `teacher_${DECODER_IO.rotarySin(type)}`,
 } as const;
 
 /**
@@ -24,32 +24,24 @@ export function emitTeacher(
   graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
-  { batch, seq, labels }: { batch: number; seq: number; labels: number },
+  sizes: { batch: number; seq: number; labels: number },
   compute: "float32" | "float16",
 ): Value {
+  const { batch, seq, labels } = sizes;
   return graph.scope("teacher", () => {
     const samples = graph.input(TEACHER_IO.samples, "float32", [batch, seq]);
-    const emitter = new DecoderEmitter(
-      graph,
-      config,
-      weights,
-      { batch, seq },
-      {
-        cached: false,
-        compute,
-        values: {
-          attentionBias: (type) =>
-            causalSampleBias(graph, samples, type === "sliding" ? config.slidingWindow : undefined),
-          rotary: (type) => {
-            const table = [batch, seq, config.rotary[type].inverseFrequencies.length];
-            return {
-              cos: graph.input(TEACHER_IO.rotaryCos(type), "float32", table),
-              sin: graph.input(TEACHER_IO.rotarySin(type), "float32", table),
-            };
-          },
-        },
-      },
-    );
+    const window = (type: LayerType): number | undefined => (type === "sliding" ? config.slidingWindow : undefined);
+    const rotary = (type: LayerType): { cos: Value; sin: Value } => {
+      const table = [batch, seq, config.rotary[type].inverseFrequencies.length];
+      return {
+        cos: graph.input(TEACHER_IO.rotaryCos(type), "float32", table),
+        sin: graph.input(TEACHER_IO.rotarySin(type), "float32", table),
+      };
+    };
+    const emitter = new DecoderEmitter(graph, config, weights, sizes, {
+      compute,
+      values: { attentionBias: (type) => causalSampleBias(graph, samples, window(type)), rotary },
+    });
     const embeddings = emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq]));
     const rows = graph.input(TEACHER_IO.labelRows, "int64", [labels]);
     return emitter.head(emitter.finalNorm(emitter.layersAt(embeddings, { rows })));

@@ -8,7 +8,8 @@ import { add, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
-import { DecoderEmitter, type RowPicks } from "../models/decoder.js";
+import { DecoderEmitter } from "../models/decoder.js";
+import type { RowPicks } from "../models/decoder-context.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
@@ -88,26 +89,19 @@ export function trainedDecoder(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): TrainedDecoder {
-  const { batch, seq, targets: loraTargets, loraScale } = spec;
+  const { targets: loraTargets, loraScale } = spec;
   const compute = computeType(spec);
   const vector = graph.input(TRAINING_IO.parameters, "float32", [layout.size]);
   const tensors = new TrainedTensors(graph, config, vector, layout, compute);
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
-  const emitter = new DecoderEmitter(
-    graph,
-    config,
-    weights,
-    { batch, seq },
-    {
-      cached: false,
-      compute,
-      loraTargets,
-      trainedLora: (...place) => tensors.lora(...place),
-      loraScale,
-      ...loraInput,
-      values: emitMasks(graph, config, spec),
-    },
-  );
+  const emitter = new DecoderEmitter(graph, config, weights, spec, {
+    compute,
+    loraTargets,
+    trainedLora: (...place) => tensors.lora(...place),
+    loraScale,
+    ...loraInput,
+    values: emitMasks(graph, config, spec),
+  });
   return { vector, tensors, emitter };
 }
 
