@@ -7,6 +7,7 @@ import { getEventListeners } from "node:events";
  */
 export function tracesOn(signal: AbortSignal): number {
   const key = Object.getOwnPropertySymbols(signal).find(({ description }) => description === "kDependantSignals");
-  const dependants: unknown = key === undefined ? undefined : Reflect.get(signal, key);
-  return getEventListeners(signal, "abort").length + (dependants instanceof Set ? dependants.size : 0);
+  // A set of Node's own, which is no instance of Set.
+  const dependants = key && (Reflect.get(signal, key) as ReadonlySet<unknown> | undefined);
+  return getEventListeners(signal, "abort").length + (dependants?.size ?? 0);
 }
