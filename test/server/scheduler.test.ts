@@ -189,8 +189,8 @@ test("finished, failed, refused and cancelled jobs leave nothing on the signals 
   const cancelled = Array.from({ length: 40 }, (_, index) => submit("a", `${index}`, 1, client.signal));
   await settle();
   client.abort(new Error("gone"));
-  for (const end of await Promise.allSettled(cancelled)) {
-    expect(end).toMatchObject({ status: "rejected", reason: { message: "gone" } });
+  for (const result of await Promise.allSettled(cancelled)) {
+    expect(result).toMatchObject({ status: "rejected", reason: { message: "gone" } });
   }
   expect(traces()).toEqual(watched.map(() => 0));
   expect({ running: scheduler.running, queued: scheduler.queued }).toEqual({ running: 0, queued: 0 });
