@@ -1,4 +1,5 @@
 /** @file Spreads jobs over copies of a model, each in a worker of its own. */
+import { AbortListeners } from "../abort-listeners.js";
 import type { LanguageModel } from "../runtime/model.js";
 import { throwIfAborted } from "../weights/files.js";
 
@@ -13,25 +14,26 @@ export async function spread<Job, Result>(
   signal?: AbortSignal,
 ): Promise<Result[]> {
   const failure = new AbortController();
-  const either = signal === undefined ? failure.signal : AbortSignal.any([signal, failure.signal]);
   const results: Result[] = [];
   const queue = jobs.entries();
   const errors: unknown[] = [];
-  const lane = async (model: LanguageModel): Promise<void> => {
+  const lane = async (model: LanguageModel, either: AbortSignal): Promise<void> => {
     for (const [index, job] of queue) {
       throwIfAborted(either, "The evaluation");
       results[index] = await work(model, job, either);
     }
   };
-  await Promise.all(
-    models.map(async (model) => {
-      try {
-        await lane(model);
-      } catch (error) {
-        errors.push(error);
-        failure.abort();
-      }
-    }),
+  await new AbortListeners().withAny([signal, failure.signal], (either) =>
+    Promise.all(
+      models.map(async (model) => {
+        try {
+          await lane(model, either);
+        } catch (error) {
+          errors.push(error);
+          failure.abort();
+        }
+      }),
+    ),
   );
   if (errors.length > 0) throw errors[0];
   return results;

@@ -1,5 +1,6 @@
 /** @file The main thread's side of the worker: calls, events, cancellation, and a process that may exit when idle. */
 import { Worker, type MessagePort } from "node:worker_threads";
+import { AbortListeners } from "../abort-listeners.js";
 import { PrecisError } from "../errors.js";
 import { createGate, removeGate } from "./engine-gate.js";
 import type { EngineOperations, FromWorker, Operation, ToWorker } from "./protocol.js";
@@ -41,6 +42,7 @@ export class WorkerClient {
   readonly #worker: Worker;
   readonly #gate = createGate();
   readonly #calls = new Map<number, PendingCall>();
+  readonly #listeners = new AbortListeners();
   #nextId = 1;
   #ended: PrecisError | undefined;
 
@@ -69,14 +71,16 @@ export class WorkerClient {
     if (signal?.aborted === true) return { result: Promise.reject(aborted(signal)), stop: () => undefined };
     if (this.#ended !== undefined) return { result: Promise.reject(this.#ended), stop: () => undefined };
     const id = this.#nextId++;
-    const abort = (): void => this.#send({ cancel: id, how: "abort" });
+    let ignoreSignal = (): void => undefined;
     const result = new Promise<unknown>((resolve, reject) => {
       this.#send({ id, operation, argument } as ToWorker, transfer);
       this.#calls.set(id, { resolve, reject, onEvent });
       // Only while something is in progress may the worker keep the process alive.
       if (this.#calls.size === 1) this.#worker.ref();
-      signal?.addEventListener("abort", abort, { once: true });
-    }).finally(() => signal?.removeEventListener("abort", abort));
+      if (signal !== undefined) {
+        ignoreSignal = this.#listeners.add(signal, () => this.#send({ cancel: id, how: "abort" }));
+      }
+    }).finally(() => ignoreSignal());
     return { result: result as Promise<EngineOperations[Op][1]>, stop: () => this.#send({ cancel: id, how: "stop" }) };
   }
 

@@ -1,4 +1,5 @@
 /** @file Who uses the engine when: as many at once as there is memory for, keys in turn, and no endless queues. */
+import { AbortListeners } from "../abort-listeners.js";
 import { ApiError } from "./api-error.js";
 import type { MemoryBudget } from "./memory-budget.js";
 
@@ -31,6 +32,7 @@ export class Scheduler {
   /** Queues by key; the first key is the next one served. */
   readonly #queues = new Map<string, Waiting[]>();
   readonly #shutdown = new AbortController();
+  readonly #listeners = new AbortListeners();
   #running = 0;
   #queued = 0;
   #closing = false;
@@ -57,11 +59,22 @@ export class Scheduler {
    * Runs `work` when it is the job's turn. Its signal fires with the job's own, or when the server can wait no longer.
    * @throws ApiError 400 for a job that never fits, 429 where too many wait, 503 while closing
    */
-  async run<Result>(job: Job, work: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
-    const signal = AbortSignal.any([this.#shutdown.signal, ...(job.signal === undefined ? [] : [job.signal])]);
+  run<Result>(job: Job, work: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
+    return this.#listeners.withAny([this.#shutdown.signal, job.signal], (signal) =>
+      this.#runAdmitted({ ...job, signal }, work),
+    );
+  }
+
+  async #runAdmitted<Result>(
+    job: Job & { signal: AbortSignal },
+    work: (signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    const { signal } = job;
     signal.throwIfAborted();
-    await this.#admission({ ...job, signal });
+    await this.#admission(job);
     try {
+      // Where several are cancelled at once, one that leaves the queue may have let in one that is next to be cancelled.
+      signal.throwIfAborted();
       return await work(signal);
     } catch (error) {
       // Whoever cancelled has said why.

@@ -1,4 +1,5 @@
 /** @file One turn of a session: take in history, answer an input once or several times, and keep the new state. */
+import { AbortListeners } from "../abort-listeners.js";
 import {
   MEMORY_METHODS,
   type ChatMessage,
@@ -151,8 +152,7 @@ async function answerEach(
   events: EventQueue<TurnEvent>,
 ): Promise<GenerationResult[]> {
   const giveUp = new AbortController();
-  const combined = AbortSignal.any([signal, giveUp.signal]);
-  const answerOne = async (memory: Memory, choice: number): Promise<GenerationResult> => {
+  const answerOne = async (memory: Memory, choice: number, combined: AbortSignal): Promise<GenerationResult> => {
     const seed = options.seed === undefined ? undefined : options.seed + choice;
     let result: GenerationResult | undefined;
     for await (const event of memory.generate(input, { ...options, seed, signal: combined })) {
@@ -161,12 +161,14 @@ async function answerEach(
     }
     return result as GenerationResult;
   };
-  const ends = await Promise.allSettled(
-    memories.map((memory, choice) =>
-      answerOne(memory, choice).catch((error: unknown) => {
-        giveUp.abort(error);
-        throw error;
-      }),
+  const ends = await new AbortListeners().withAny([signal, giveUp.signal], (combined) =>
+    Promise.allSettled(
+      memories.map((memory, choice) =>
+        answerOne(memory, choice, combined).catch((error: unknown) => {
+          giveUp.abort(error);
+          throw error;
+        }),
+      ),
     ),
   );
   if (giveUp.signal.aborted) throw giveUp.signal.reason;

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 
 import { loadModel } from "#precis/index.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";
+import { tracesOn } from "../traces.js";
 
 let fixture: Fixture;
 beforeAll(async () => {
@@ -30,6 +31,37 @@ test("a model may be disposed at any moment of its work", async () => {
     const [answer] = await settled;
     expect(answer).toMatchObject({ status: "rejected", reason: { code: "DISPOSED" } });
   }
+});
+
+test("many calls at once are one listener on their common signal, and none afterwards", async () => {
+  const { signal } = new AbortController();
+  const memories = await Promise.all(Array.from({ length: 16 }, () => fixture.model.createMemory()));
+  try {
+    for (let round = 0; round < 3; round++) {
+      const work: Promise<unknown>[] = memories.map((memory) =>
+        memory.answer(textIds(3), { maxTokens: 2, ignoreEos: true, signal }),
+      );
+      work.push(expect(memories[0]?.append([-1], { signal })).rejects.toMatchObject({ code: "INPUT_INVALID" }));
+      expect(tracesOn(signal)).toBe(1);
+      await Promise.all(work);
+      expect(tracesOn(signal)).toBe(0);
+    }
+  } finally {
+    await Promise.all(memories.map((memory) => memory.dispose()));
+  }
+});
+
+test("an abort reaches every call with the signal, and leaves no listener", async () => {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const memories = await Promise.all(Array.from({ length: 16 }, () => fixture.model.createMemory()));
+  const work = memories.map((memory) => memory.answer(textIds(3), { maxTokens: 500, ignoreEos: true, signal }));
+  controller.abort();
+  for (const end of await Promise.allSettled(work)) {
+    expect(end).toMatchObject({ status: "rejected", reason: { code: "ABORTED" } });
+  }
+  expect(tracesOn(signal)).toBe(0);
+  await Promise.all(memories.map((memory) => memory.dispose()));
 });
 
 /** Runs a module's text, to which `model` and `memory` are known, in a process of its own. */

@@ -83,6 +83,19 @@ describe("a chat completion", () => {
     }
   });
 
+  test("gives as many answers as it may without a warning of leaking listeners", async () => {
+    const warnings: string[] = [];
+    const collect = ({ name }: Error): unknown => warnings.push(name);
+    process.on("warning", collect);
+    try {
+      const answer = await ask({ messages: [user("Many")], n: 16 });
+      expect(answer.body["choices"]).toHaveLength(16);
+    } finally {
+      process.off("warning", collect);
+    }
+    expect(warnings).toEqual([]);
+  });
+
   test("gives log-probabilities that sum to less than one", async () => {
     const answer = await ask({ messages: [user("Sure?")], logprobs: true, top_logprobs: 3 });
     const [choice] = answer.body["choices"] as [

@@ -1,7 +1,8 @@
 /** @file Who uses the engine when. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { MemoryBudget, type Resident } from "#precis/server/memory-budget.js";
 import { Scheduler } from "#precis/server/scheduler.js";
+import { tracesOn } from "../traces.js";
 
 /** A scheduler whose jobs end when told to; `order` names them as they begin. */
 function harness(limits: { bytes?: number; concurrency?: number; queue?: number }) {
@@ -26,6 +27,23 @@ function harness(limits: { bytes?: number; concurrency?: number; queue?: number 
 }
 
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Runs `make`. @returns what it returns, and the signals of all controllers that it made */
+function signalsOf<Result>(make: () => Result): { made: Result; signals: AbortSignal[] } {
+  const signals: AbortSignal[] = [];
+  class Watched extends AbortController {
+    constructor() {
+      super();
+      signals.push(this.signal);
+    }
+  }
+  vi.stubGlobal("AbortController", Watched);
+  try {
+    return { made: make(), signals };
+  } finally {
+    vi.unstubAllGlobals();
+  }
+}
 
 describe("jobs", () => {
   test("of several keys take turns, however many one key sends", async () => {
@@ -146,4 +164,34 @@ describe("the memory budget", () => {
     expect(budget.used).toBe(80);
     expect(gone).toEqual([]);
   });
+});
+
+test("finished, failed, refused and cancelled jobs leave nothing on the signals of client and server", async () => {
+  const { made, signals } = signalsOf(() => harness({ concurrency: 20, queue: 20, bytes: 1000 }));
+  const { scheduler, submit, end } = made;
+  const client = new AbortController();
+  const watched = [...signals, client.signal];
+  const traces = (): number[] => watched.map(tracesOn);
+  expect(signals.length).toBeGreaterThan(0);
+
+  const many = Array.from({ length: 40 }, (_, index) => submit("a", `${index}`, 1, client.signal));
+  await settle();
+  // However many there are, Node sees no more than one.
+  expect(Math.max(...traces())).toBe(1);
+  await expect(submit("a", "one too many", 1, client.signal)).rejects.toMatchObject({ status: 429 });
+  for (let index = 0; index < 40; index++) await end(`${index}`);
+  await Promise.all(many);
+  const failing = scheduler.run({ key: "a", bytes: 1, signal: client.signal }, () => Promise.reject(new Error("no")));
+  await expect(failing).rejects.toThrow("no");
+  await expect(submit("a", "too large", 1001, client.signal)).rejects.toMatchObject({ status: 400 });
+  expect(traces()).toEqual(watched.map(() => 0));
+
+  const cancelled = Array.from({ length: 40 }, (_, index) => submit("a", `${index}`, 1, client.signal));
+  await settle();
+  client.abort(new Error("gone"));
+  for (const result of await Promise.allSettled(cancelled)) {
+    expect(result).toMatchObject({ status: "rejected", reason: { message: "gone" } });
+  }
+  expect(traces()).toEqual(watched.map(() => 0));
+  expect({ running: scheduler.running, queued: scheduler.queued }).toEqual({ running: 0, queued: 0 });
 });

@@ -1,5 +1,6 @@
 /** @file Works on the jobs of the queue, one after another, and hands back what it cannot finish. */
 import type { Job } from "bullmq";
+import { AbortListeners } from "../../abort-listeners.js";
 import { PrecisError, type ErrorCode } from "../../errors.js";
 import { ingest, type IngestEnvironment, type IngestProgress, type IngestResult, type IngestTask } from "./ingest.js";
 import { cancelKey, connectRedis, loadBullmq, QUEUE_NAME } from "./queue.js";
@@ -58,6 +59,7 @@ export async function startWorker(
   const { Worker, UnrecoverableError, DelayedError } = await loadBullmq();
   const redis = await connectRedis(url);
   const stopping = new AbortController();
+  const listeners = new AbortListeners();
 
   const work = async (job: Job<IngestTask, IngestResult>, token?: string): Promise<IngestResult> => {
     const id = job.id as string;
@@ -75,15 +77,14 @@ export async function startWorker(
     try {
       await check();
       onEvent({ event: "job-started", ...about });
-      const signal = AbortSignal.any([stopping.signal, cancelled.signal]);
-      signal.throwIfAborted();
-      const result = await ingest(environment, job.data, {
-        signal,
-        onProgress: (progress) => {
-          onEvent({ event: "job-progress", ...about, progress });
-          // What the queue shows may lag behind; what counts is in the session.
-          void job.updateProgress({ ...progress }).catch(() => undefined);
-        },
+      const onProgress = (progress: IngestProgress): void => {
+        onEvent({ event: "job-progress", ...about, progress });
+        // What the queue shows may lag behind; what counts is in the session.
+        void job.updateProgress({ ...progress }).catch(() => undefined);
+      };
+      const result = await listeners.withAny([stopping.signal, cancelled.signal], (signal) => {
+        signal.throwIfAborted();
+        return ingest(environment, job.data, { signal, onProgress });
       });
       onEvent({ event: "job-completed", ...about, result });
       return result;

@@ -1,6 +1,7 @@
 /** @file Only one of the servers that share a store works on a session at a time; the others wait for their turn. */
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { AbortListeners } from "../../abort-listeners.js";
 import { PrecisError } from "../../errors.js";
 import type { Lease, SessionKey, SessionStore } from "../../index.js";
 import { ApiError } from "../api-error.js";
@@ -46,6 +47,7 @@ export class SessionLeases {
   readonly #store: SessionStore;
   readonly #times: LeaseTimes;
   readonly #holder: string;
+  readonly #listeners = new AbortListeners();
   /** Leases that could not be given back, by session. */
   readonly #leftOver = new Map<string, Lease>();
 
@@ -85,9 +87,8 @@ export class SessionLeases {
   ): Promise<Result> {
     const lost = new AbortController();
     const timer = setInterval(() => void this.#renew(held, session, lost), this.#times.leaseMs / 3);
-    const combined = signal === undefined ? lost.signal : AbortSignal.any([signal, lost.signal]);
     try {
-      return await work(combined);
+      return await this.#listeners.withAny([signal, lost.signal], work);
     } finally {
       clearInterval(timer);
       session.leftAt = performance.now();

@@ -12,6 +12,7 @@ import { MemoryStore } from "#precis/stores/memory-store.js";
 import type { SessionStore } from "#precis/stores/store.js";
 import type { Fixture } from "../../conformance/fixtures.js";
 import { servedTiny, tinyFixture, user } from "../fixture.js";
+import { tracesOn } from "../../traces.js";
 
 let fixture: Fixture;
 beforeAll(async () => {
@@ -178,6 +179,15 @@ describe("taking in", () => {
     expect(rest.steps).toBeLessThan(rest.memory.steps);
     const app = createApp([servedTiny(fixture)], { store });
     expect((await snapshot(app, "reader")).equals(await snapshot(app, "straight"))).toBe(true);
+  });
+
+  test("leaves nothing on its signal, however many states it saves", async () => {
+    const { signal } = new AbortController();
+    const traces: number[] = [];
+    const onProgress = (): unknown => traces.push(tracesOn(signal));
+    await ingest(environment, taskOf([newDocument("facts.txt", prose(200))]), { signal, onProgress });
+    expect(traces.length).toBeGreaterThan(2);
+    expect([...traces, tracesOn(signal)]).toEqual([...traces.map(() => 0), 0]);
   });
 
   test("lets a server answer in the session meanwhile, and neither loses anything", async () => {
