@@ -139,7 +139,8 @@ describe.for(["file", "lmdb"])("a full disk under a %s store", (kind) => {
       const filler = join(disk, "filler");
       const clients = await through(store, async (working) => {
         fill(filler);
-        const refused = (): boolean => working.every(({ refusals }) => refusals.length > 1);
+        // Of one client it may be that pages freed before are enough for all of its turns.
+        const refused = (): boolean => working.flatMap(({ refusals }) => refusals).length > 3;
         for (let attempt = 0; attempt < 500 && !refused(); attempt++) {
           await sleep(20);
           fill(`${filler}-${attempt}`);
