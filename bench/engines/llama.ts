@@ -1,10 +1,11 @@
 /** @file node-llama-cpp, through its sequence API, without chat wrappers. */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { getLlama, LlamaLogLevel, type Llama, type LlamaContext, type LlamaContextSequence } from "node-llama-cpp";
+import type { Llama, LlamaContext, LlamaContextSequence } from "node-llama-cpp";
 import { prepareGguf } from "../weights/prepare.js";
 import type { GgufQuantization } from "../weights/llama-gguf.js";
 import type { Answer, Conversation, Engine, TokenIds } from "./engine.js";
+import { openLlama } from "./open-llama.js";
 
 /** How to load the model. */
 export interface LlamaSettings {
@@ -72,14 +73,7 @@ export class LlamaEngine implements Engine {
 
   static async load(settings: LlamaSettings): Promise<LlamaEngine> {
     const { threads, flashAttention, quantization, conversationSize } = settings;
-    // The prebuilt CPU binary of the installed package; nothing is built or downloaded.
-    const llama = await getLlama({
-      gpu: false,
-      build: "never",
-      skipDownload: true,
-      maxThreads: threads,
-      logLevel: LlamaLogLevel.error,
-    });
+    const llama = await openLlama(threads);
     const model = await llama.loadModel({ modelPath: prepareGguf(quantization) });
     const context = (contextSize: number, sequences: number): Promise<LlamaContext> =>
       model.createContext({ contextSize, sequences, threads, flashAttention, batchSize: BATCH_SIZE });

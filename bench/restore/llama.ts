@@ -1,6 +1,7 @@
 /** @file Sessions of node-llama-cpp: the state of a context sequence in a file, and the evaluation of its history. */
 import { join } from "node:path";
-import { getLlama, LlamaLogLevel, type Llama, type LlamaContextSequence } from "node-llama-cpp";
+import type { Llama, LlamaContextSequence } from "node-llama-cpp";
+import { openLlama } from "../engines/open-llama.js";
 import { prepareGguf } from "../weights/prepare.js";
 import type { DecoderShape } from "../weights/shape.js";
 import type { GgufQuantization } from "../weights/llama-gguf.js";
@@ -48,13 +49,7 @@ export class LlamaSession implements Contestant {
     { threads, shape, quantization, cacheType }: LlamaSettings,
     session: Session,
   ): Promise<LlamaSession> {
-    const llama = await getLlama({
-      gpu: false,
-      build: "never",
-      skipDownload: true,
-      maxThreads: threads,
-      logLevel: LlamaLogLevel.error,
-    });
+    const llama = await openLlama(threads);
     const model = await llama.loadModel({ modelPath: prepareGguf(quantization, shape) });
     const history = fitHistory(session, shape.maxPositions);
     const context = await model.createContext({
