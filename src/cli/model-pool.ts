@@ -2,6 +2,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { availableParallelism, freemem } from "node:os";
 import { join } from "node:path";
+import { AbortListeners } from "../abort-listeners.js";
 import type { LanguageModel } from "../runtime/model.js";
 import { openModel, type ModelFlags } from "./model-options.js";
 
@@ -30,7 +31,9 @@ export async function openModels(
   const settings = { ...flags, threads: flags.threads ?? (count > 1 ? share : undefined) };
   // The first one alone, since it may write converted weights that the others then read.
   const first = await openModel(directory, settings, signal);
-  const loading = Array.from({ length: count - 1 }, () => openModel(directory, settings, signal));
+  const listeners = new AbortListeners();
+  const open = (): Promise<LanguageModel> => listeners.withAny([signal], (own) => openModel(directory, settings, own));
+  const loading = Array.from({ length: count - 1 }, open);
   const loaded = await Promise.allSettled(loading);
   const others = loaded.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
   const dispose = async (): Promise<void> => {

@@ -28,6 +28,8 @@ export interface SampleOptions extends Partial<EpisodeLimits> {
   includeResearchOnly?: boolean;
   /** Only sources of these names. */
   only?: readonly string[];
+  /** No sources of these names. */
+  without?: readonly string[];
   /** Take texts as plain blocks of this many tokens, without steps. */
   blockTokens?: number | undefined;
   signal?: AbortSignal;

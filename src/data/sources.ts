@@ -49,6 +49,8 @@ export interface SourceFilter {
   includeResearchOnly?: boolean;
   /** Only sources of these names. */
   only?: readonly string[];
+  /** No sources of these names. */
+  without?: readonly string[];
 }
 
 /**
@@ -61,9 +63,10 @@ export async function listSources(path: string, filter: SourceFilter = {}): Prom
   const sources: Source[] = [];
   for (const { folder, setting } of present) sources.push(...(await listKnown(join(path, folder), setting)));
   if (present.length === 0) sources.push(...(await listOther(path)));
-  const { includeResearchOnly = false, only } = filter;
+  const { includeResearchOnly = false, only, without = [] } = filter;
   return sources.filter(
-    ({ name, researchOnly }) => (includeResearchOnly || !researchOnly) && only?.includes(name) !== false,
+    ({ name, researchOnly }) =>
+      (includeResearchOnly || !researchOnly) && only?.includes(name) !== false && !without.includes(name),
   );
 }
 

@@ -6,8 +6,13 @@ export interface Question {
   input: readonly number[];
   /** Tokens whose likelihood counts, if there are no options. */
   target: readonly number[];
-  /** Candidate answers; the one with the highest mean log-probability per token is the answer given. */
+  /** Candidate answers; the likeliest one is the answer given. */
   options?: readonly (readonly number[])[];
+  /**
+   * How options are compared: by mean log-probability per token (default), which suits texts of any length; or by its sum,
+   * for labels: the mean would favour "dislike" over "like", whose second token is certain once the first is said.
+   */
+  scoring?: "mean" | "sum";
   answerIndex?: number;
   /** What the options say, if they are numbers, for the error of ratings. */
   values?: readonly number[];

@@ -24,6 +24,8 @@ export interface EvaluationOptions {
   only?: readonly string[];
   /** Tasks with more options are left out (multi-task). Default 12. */
   maxOptions?: number;
+  /** Most questions about one user's profile (personalization). Default 1. */
+  questions?: number;
   /** Resamples for confidence intervals; default 1000. */
   replicates?: number;
   /** Where finished cases are noted, and looked up instead of being run again. */

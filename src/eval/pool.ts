@@ -23,17 +23,17 @@ export async function spread<Job, Result>(
       results[index] = await work(model, job, either);
     }
   };
-  await new AbortListeners().withAny([signal, failure.signal], (either) =>
-    Promise.all(
-      models.map(async (model) => {
-        try {
-          await lane(model, either);
-        } catch (error) {
-          errors.push(error);
-          failure.abort();
-        }
-      }),
-    ),
+  const listeners = new AbortListeners();
+  await Promise.all(
+    models.map(async (model) => {
+      try {
+        // A signal for each model, since each listens on its own and Node takes many listeners on one for a leak.
+        await listeners.withAny([signal, failure.signal], (either) => lane(model, either));
+      } catch (error) {
+        errors.push(error);
+        failure.abort();
+      }
+    }),
   );
   if (errors.length > 0) throw errors[0];
   return results;

@@ -57,11 +57,13 @@ export async function runCase(
 type Answer = Pick<Observation, "nll" | "tokens" | "correct" | "absoluteError">;
 
 /** What log-probabilities of the target, or of each option, say about a question. */
-function judge({ target, options, answerIndex, values }: Question, logProbabilities: readonly number[]): Answer {
+function judge(question: Question, logProbabilities: readonly number[]): Answer {
+  const { target, options, answerIndex, values, scoring = "mean" } = question;
   if (options === undefined || answerIndex === undefined) {
     return { nll: -(logProbabilities[0] as number), tokens: target.length };
   }
-  const chosen = argmax(logProbabilities.map((sum, index) => sum / (options[index] as readonly number[]).length));
+  const lengths = options.map(({ length }) => (scoring === "mean" ? length : 1));
+  const chosen = argmax(logProbabilities.map((sum, index) => sum / (lengths[index] as number)));
   const [given, right] = [values?.[chosen], values?.[answerIndex]];
   return {
     correct: chosen === answerIndex,

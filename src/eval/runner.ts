@@ -89,7 +89,7 @@ async function runCases(
   entries: readonly Entry[],
   tokenizer: Tokenizer,
 ): Promise<Found> {
-  const { model, helpers = [], seed = 0, only, maxOptions = 12, journal, signal } = options;
+  const { model, helpers = [], seed = 0, only, maxOptions = 12, questions = 1, journal, signal } = options;
   const { limit = task.defaultLimit } = options;
   const template = await ChatTemplate.load(model.info.directory, tokenizer);
   if (template === undefined) {
@@ -105,6 +105,7 @@ async function runCases(
     seed,
     only,
     maxOptions,
+    questions,
     signal,
   });
   if (cases.length === 0) throw nothingToDo(options, task.setting);

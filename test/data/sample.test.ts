@@ -4,7 +4,8 @@ import { episodeLength, type Episode } from "#precis/data/episode.js";
 import { SeededRandom } from "#precis/data/random.js";
 import { EpisodeSampler, sampleEpisodes, type SampleOptions } from "#precis/data/sample.js";
 import { RANDOM_WORDS } from "#precis/data/settings/random-words.js";
-import { HELD_OUT, tinyDataFolder, tinyText } from "./tiny-data.js";
+import { temporaryFolder, writeFiles } from "../weights/folders.js";
+import { HELD_OUT, jsonLines, tinyDataFolder, tinyText } from "./tiny-data.js";
 
 async function options(dataDir: string, more: Partial<SampleOptions> = {}): Promise<SampleOptions> {
   const { tokenizer, template } = await tinyText();
@@ -57,6 +58,35 @@ describe("episodes by index", () => {
     for (let count = 1; count <= 4; count++) {
       expect(steps.filter((length) => length === count).length / steps.length).toBeGreaterThan(0.1);
     }
+  });
+
+  test("profiles mix what all records of one user say, and never show what is asked", async () => {
+    await using folder = await temporaryFolder();
+    const record = (user: number, chunk: number): unknown => ({
+      user: `u${user}`,
+      profile: [0, 1, 2].map((entry) => ({ input: `${user}.${chunk}.${entry}`, output: "yes" })),
+      query: { input: `${user}.${chunk}.9`, output: "no" },
+      options: ["yes", "no"],
+    });
+    const records = Array.from({ length: 60 }, (_, index) => record(index % 20, Math.floor(index / 20)));
+    await writeFiles(folder.path, { "personal/votes.jsonl": jsonLines(records) });
+    const { tokenizer } = await tinyText();
+    const sampler = await EpisodeSampler.open(await options(folder.path, { weights: { personal: 1 } }));
+    let mixed = 0;
+    for (let index = 0; index < 200; index++) {
+      const { steps, input } = sampler.at(index);
+      const shown = tokenizer.decode(steps.flat()).match(/\d+\.\d\.\d/g) ?? [];
+      const asked = tokenizer.decode(input).match(/\d+\.\d\.\d/g) ?? [];
+      const all = [...shown, ...asked];
+      expect(asked).toHaveLength(1);
+      expect(shown).toHaveLength(steps.length);
+      expect(new Set(all).size).toBe(all.length);
+      expect(new Set(all.map((name) => name.split(".")[0])).size).toBe(1);
+      if (new Set(all.map((name) => name.split(".")[1])).size > 1) mixed++;
+    }
+    // Half of the draws are mixed, and the short ones of these may be of one record by chance.
+    expect(mixed).toBeGreaterThan(60);
+    expect(mixed).toBeLessThan(120);
   });
 
   test("nothing held out and nothing for research only; unless asked for", async () => {

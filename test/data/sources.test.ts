@@ -1,7 +1,7 @@
 /** @file What enters training and what is held out: official splits, lists of names, licences. */
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { listSources, loadSource, type Source } from "#precis/data/sources.js";
+import { listSources, loadSource, type Source, type SourceFilter } from "#precis/data/sources.js";
 import { isResearchOnly } from "#precis/data/licences.js";
 import { temporaryFolder, writeFiles } from "../weights/folders.js";
 import { dialogue, HELD_OUT, jsonLines, tinyDataFolder } from "./tiny-data.js";
@@ -23,6 +23,21 @@ describe("the known layout", () => {
     const all = (await listSources(data.path, { includeResearchOnly: true })).map(({ name }) => name);
     expect(names.sort()).toEqual(["books", "colour", "open", "parity", "size", "taste", "undivided", "vowel"]);
     expect(all.filter((name) => !names.includes(name)).sort()).toEqual(["dailydialog", "movielens_like", "paid"]);
+  });
+
+  test("named sources are left out, or all but them", async () => {
+    await using data = await tinyDataFolder();
+    const names = async (filter: SourceFilter): Promise<string[]> =>
+      (await listSources(data.path, filter)).map(({ name }) => name).sort();
+    expect(await names({ without: ["open", "taste"] })).toEqual([
+      "books",
+      "colour",
+      "parity",
+      "size",
+      "undivided",
+      "vowel",
+    ]);
+    expect(await names({ only: ["open", "size"], without: ["open"] })).toEqual(["size"]);
   });
 
   test("tasks on no list are left out", async () => {

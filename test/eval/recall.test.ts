@@ -18,7 +18,16 @@ afterAll(() => fixture[Symbol.asyncDispose]());
 
 function cases(seed: number, steps: readonly number[] = [1, 3, 8], maxPositions = 4000): Promise<EvaluationCase[]> {
   const { pieces } = text;
-  return recallTask.buildCases({ dataDir: "", pieces, maxPositions, steps, limit: 20, seed, maxOptions: 12 });
+  return recallTask.buildCases({
+    dataDir: "",
+    pieces,
+    maxPositions,
+    steps,
+    limit: 20,
+    seed,
+    maxOptions: 12,
+    questions: 1,
+  });
 }
 
 describe("cases", () => {

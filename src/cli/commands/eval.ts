@@ -34,6 +34,7 @@ interface EvalFlags extends ModelFlags {
   seed: number;
   only?: string[];
   maxOptions: number;
+  questions: number;
   shuffled?: boolean;
   workers?: number;
   report?: string;
@@ -63,7 +64,8 @@ takes the one that the model brings along. One more name, and options of the eva
 Evaluations, their default steps, and what --limit counts:
   conversation     perplexity of the next turn after 1,2,4,8,12 turns; dialogues per source
   multi-task       accuracy after 1,2,4,8,16 demonstrations of tasks never trained on; questions per task
-  personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; users' questions per source
+  personalization  accuracy, and error of ratings, after 1,2,4,8,16 profile entries of new users; profiles per source, each
+                   with its own question and, with --questions, others about what else the same user said
   streaming        perplexity over the first 1000,2000,4000,8000,16000 tokens of unseen books; books
   recall           accuracy on a random fact that came 1,2,4,8,16 time steps ago; contexts. Needs no --data
   sentinel         perplexity of blocks of 256 tokens of unseen prose with 10,20…90 percent of the cache taken away, by
@@ -89,6 +91,7 @@ export function evalCommand(): Command {
     .option("--seed <number>", "which part of the data", wholeNumber(0), 0)
     .option("--only <list>", "only these sources or tasks, separated by commas", (text) => text.split(","))
     .option("--max-options <count>", "leave tasks with more options out", wholeNumber(2), 12)
+    .option("--questions <count>", "most questions about one user's profile (personalization)", wholeNumber(1), 1)
     .option("--workers <count>", "copies of the model that share the work (default: 1 below 8 cores)", wholeNumber(1))
     .option("--report <file>", "write tables and charts as one HTML file")
     .option("--json", "print one JSON object")
@@ -117,7 +120,7 @@ async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: Abo
   await using models = await openModels(directory, flags, signal);
   const [model, ...helpers] = models.all;
   const line = new ProgressLine();
-  const { data: dataDir, steps, limit, seed, only, maxOptions } = flags;
+  const { data: dataDir, steps, limit, seed, only, maxOptions, questions } = flags;
   let result: EvaluationResult;
   try {
     result = await evaluate({
@@ -131,6 +134,7 @@ async function runEval(evaluation: EvaluationName, flags: EvalFlags, signal: Abo
       seed,
       only,
       maxOptions,
+      questions,
       signal,
       onProgress: (progress) => line.show(describeProgress(progress, chosen.length)),
     });

@@ -140,7 +140,7 @@ async function measureSetting(
   const startedAt = performance.now();
   const line = new ProgressLine();
   try {
-    const { evaluation, steps, limit, seed, only, maxOptions } = setting;
+    const { evaluation, steps, limit, seed, only, maxOptions, questions } = setting;
     const result = await evaluate({
       evaluation,
       model,
@@ -152,6 +152,7 @@ async function measureSetting(
       seed,
       only,
       maxOptions,
+      questions,
       journal,
       signal,
       onProgress: ({ method, done, total }) => line.show(`${setting.name}, ${method}: ${done} of ${total}`),

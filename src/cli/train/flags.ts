@@ -18,6 +18,7 @@ export interface TrainFlags {
   output: string;
   mix?: string;
   only?: string[];
+  without?: string[];
   randomLabels: number;
   inventedTasks: number;
   compTokens: number;
@@ -127,6 +128,7 @@ export function addTrainOptions(command: Command): Command {
     .requiredOption("--output <dir>", "folder of the run: state, metrics, adapter; an unfinished run is resumed")
     .option("--mix <shares>", "shares of the settings, as conversation=4,icl=3,personal=1,stream=2")
     .option("--only <source...>", "only sources of these names")
+    .option("--without <source...>", "no sources of these names")
     .option("--random-labels <share>", "tasks: share of samples whose labels are random words", share, 0.5)
     .option(
       "--invented-tasks <share>",

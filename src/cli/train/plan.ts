@@ -60,6 +60,7 @@ export async function planRun(
     maxTokens: textRoom(flags, training),
     includeResearchOnly: flags.includeResearchOnly,
     only: flags.only,
+    without: flags.without,
     randomLabels: flags.randomLabels,
     inventedTasks: flags.inventedTasks,
     signal,

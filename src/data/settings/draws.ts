@@ -7,6 +7,7 @@ import { conversationEpisode } from "./conversation.js";
 import { demonstrationEpisode } from "./demonstrations.js";
 import { inventTask } from "./invented-tasks.js";
 import type { Material } from "./material.js";
+import { userEntries } from "./profiles.js";
 import { drawTaskExamples } from "./task-examples.js";
 import { streamEpisode, textBlock } from "./stream.js";
 
@@ -102,20 +103,23 @@ const drawTask: Draw<"icl"> = ({ pieces, limits, random, material }, name, recor
   return shown.some(({ output }) => output === drawn.question.output) ? episode : undefined;
 };
 
-/** Some entries of a profile in random order; the question is the record's own or, half of the time, another entry. */
+/**
+ * Entries about one user in random order: a profile with its question or, half of the time, any of all that the user's
+ * records say, so that a profile is hardly ever seen twice.
+ */
 const drawProfile: Draw<"personal"> = ({ pieces, limits, random }, source, records) => {
   const record = random.pick(records);
-  const swapped = random.chance(0.5) ? random.between(0, record.profile.length - 1) : -1;
-  const asked = record.profile[swapped];
-  const others = record.profile.filter((_, index) => index !== swapped);
-  const profile = asked === undefined ? others : [...others, record.query];
-  const question =
-    asked === undefined ? { ...record.query, options: record.options } : { ...asked, options: [] as string[] };
+  const isMixed = random.chance(0.5);
+  const [asked, ...others] = isMixed
+    ? random.sample(userEntries(records, record.user), limits.maxSteps + 1)
+    : [record.query];
+  const profile = isMixed ? others : random.shuffle(record.profile);
   const most = Math.min(limits.maxSteps, profile.length);
-  if (most < limits.minSteps) return undefined;
+  if (asked === undefined || most < limits.minSteps) return undefined;
   const count = random.between(limits.minSteps, most);
   const about = { id: `${source}/${record.id}+${count}`, source, setting: "personal" as const };
-  return fitted(limits, demonstrationEpisode(pieces, about, random.sample(profile, count), question));
+  const question = { ...asked, options: isMixed ? [] : record.options };
+  return fitted(limits, demonstrationEpisode(pieces, about, profile.slice(0, count), question));
 };
 
 /** A long text has more to show than a short one. */

@@ -26,8 +26,11 @@ export function settingMarkdown({ setting, result, adapters }: StoredResult, plo
   const counts = Object.entries(sources).map(([name, count]) => `${name} ${count}`);
   const digests = Object.entries(adapters).map(([label, digest]) => `${label} \`${digest.slice(0, 8)}\``);
   const hours = methods.reduce((sum, { seconds }) => sum + seconds, 0) / 3600;
+  const asked = Math.max(...methods.flatMap(({ points }) => points.map(({ questions }) => questions)));
+  const cases = Object.values(sources).reduce((sum, count) => sum + count, 0);
+  const questions = asked > cases ? `; ${asked.toLocaleString("en")} questions` : "";
   const notes = [
-    `Cases: ${counts.join(", ")}; seed ${seed}. Model \`${model.directory}\` (${model.dtype}, \`${model.fingerprint.slice(0, 8)}\`).`,
+    `Cases: ${counts.join(", ")}${questions}; seed ${seed}. Model \`${model.directory}\` (${model.dtype}, \`${model.fingerprint.slice(0, 8)}\`).`,
     ...(digests.length > 0 ? [`Adapters: ${digests.join(", ")}.`] : []),
     `${hours.toFixed(2)} hours of work, of all workers together. Every number, source by source and pair by pair: [${setting.name}.json](${plots}/${setting.name}.json).`,
   ];

@@ -27,6 +27,7 @@ export interface PlannedSetting {
   limit?: number;
   only?: readonly string[];
   maxOptions?: number;
+  questions?: number;
 }
 
 /** A whole plan. */
@@ -60,7 +61,7 @@ export async function readPlan(file: string): Promise<ResultsPlan> {
 
 function readSetting(file: string, json: unknown, where: string): PlannedSetting {
   if (!isRecord(json)) throw invalid(file, where, json);
-  const { evaluation, model, seed = 0, methods, steps, limit, only, maxOptions } = json;
+  const { evaluation, model, seed = 0, methods, steps, limit, only, maxOptions, questions } = json;
   const { name = evaluation, shuffled = !UNSHUFFLED.some((other) => other === evaluation) } = json;
   const known = EVALUATIONS.find((candidate) => candidate === evaluation);
   if (known === undefined) throw invalid(file, `${where}.evaluation`, evaluation);
@@ -72,6 +73,8 @@ function readSetting(file: string, json: unknown, where: string): PlannedSetting
   if (only !== undefined && !isListOf(only, isText)) throw invalid(file, `${where}.only`, only);
   if (limit !== undefined && !isCount(limit)) throw invalid(file, `${where}.limit`, limit);
   if (maxOptions !== undefined && !isCount(maxOptions)) throw invalid(file, `${where}.maxOptions`, maxOptions);
+  if (questions !== undefined && (!isCount(questions) || questions === 0))
+    throw invalid(file, `${where}.questions`, questions);
   if (!Array.isArray(methods) || methods.length === 0) throw invalid(file, `${where}.methods`, methods);
   const planned = methods.map((method: unknown): PlannedMethod => {
     if (typeof method === "string") return { label: method, method };
@@ -81,7 +84,8 @@ function readSetting(file: string, json: unknown, where: string): PlannedSetting
     throw invalid(file, `${where}.methods`, method);
   });
   for (const { method } of planned) parseMethodSpec(method);
-  return { name, evaluation: known, model, methods: planned, shuffled, seed, steps, limit, only, maxOptions };
+  const chosen = { steps, limit, only, maxOptions, questions };
+  return { name, evaluation: known, model, methods: planned, shuffled, seed, ...chosen };
 }
 
 /** The methods of a setting with their labels, controls included. */

@@ -38,6 +38,8 @@ export interface CaseOptions {
   only?: readonly string[];
   /** Tasks with more options are left out (multi-task). */
   maxOptions: number;
+  /** Most questions about one profile (personalization). */
+  questions: number;
   signal?: AbortSignal;
 }
 
