@@ -1,27 +1,15 @@
 /** @file One sequence's keys and values, slot by slot, inside a store that several sequences may share. */
 import { rotateKey, type RotaryConfig } from "../models/rotary.js";
 import { KvStore, roomFor, type KvShape } from "./kv-store.js";
-import { joinOrigins, type SlotOrigin } from "./slot-origin.js";
-
-/**
- * What a slot holds: a text token, an attention sink, or a compressed summary (of a time step, or of a span within one);
- * no window may hide the last three.
- */
-export type SlotKind = "text" | "sink" | "memory" | "span";
+import { RowPlace } from "./row-place.js";
+import { SlotList, type RowSlots, type SlotKind } from "./slot-list.js";
+import type { SlotOrigin } from "./slot-origin.js";
 
 /** Rows that a forward pass produced, per layer [batch, seq, kvHeads · headDim]; keys after RoPE. */
 export interface NewRows {
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
   readonly seq: number;
-}
-
-/** What a row's slots are. */
-export interface RowSlots {
-  positions: readonly number[];
-  kinds: readonly SlotKind[];
-  /** Where each slot comes from, as far as it is known. */
-  origins?: readonly (SlotOrigin | undefined)[] | undefined;
 }
 
 /** A row's contents apart from any store; per layer [kvHeads, slots, headDim], keys after RoPE. */
@@ -39,45 +27,39 @@ export interface RowContents {
  */
 export class KvRow {
   readonly shape: KvShape;
-  #store: KvStore;
-  #index: number;
-  /** Whether a clone may read the same place of the store, so that it must not be written to. */
-  #isBorrowed = false;
-  #positions: number[] = [];
-  #kinds: SlotKind[] = [];
-  #origins: (SlotOrigin | undefined)[] = [];
+  #place: RowPlace;
+  #slots = new SlotList();
 
   constructor(shape: KvShape, capacity = 0) {
     this.shape = shape;
-    this.#store = new KvStore(shape, 1, capacity);
-    this.#index = 0;
+    this.#place = new RowPlace(new KvStore(shape, 1, capacity), 0);
   }
 
   /** Number of slots in use. */
   get length(): number {
-    return this.#positions.length;
+    return this.#slots.length;
   }
 
   get store(): KvStore {
-    return this.#store;
+    return this.#place.store;
   }
 
   /** Which row of {@link KvRow.store} this is. */
   get index(): number {
-    return this.#index;
+    return this.#place.index;
   }
 
   get positions(): readonly number[] {
-    return this.#positions;
+    return this.#slots.positions;
   }
 
   get kinds(): readonly SlotKind[] {
-    return this.#kinds;
+    return this.#slots.kinds;
   }
 
   /** Where each slot comes from, as far as it is known. A slot keeps its origin, the very object, until it is merged. */
   get origins(): readonly (SlotOrigin | undefined)[] {
-    return this.#origins;
+    return this.#slots.origins;
   }
 
   /** Appends rows `start` to `start + positions.length` of one sequence of a forward pass. */
@@ -90,25 +72,25 @@ export class KvRow {
     origins: readonly (SlotOrigin | undefined)[] = [],
   ): void {
     const first = this.length;
-    this.#reserve(first + positions.length);
+    this.#place.reserve(first, first + positions.length);
     const { kvHeads, headDim, layers } = this.shape;
     const width = kvHeads * headDim;
     for (let layer = 0; layer < layers; layer++) {
-      for (const [target, source] of this.#pairs(layer, rows)) {
+      const pairs = [
+        [this.store.keys[layer], rows.keys[layer]],
+        [this.store.values[layer], rows.values[layer]],
+      ] as [Float32Array, Float32Array][];
+      for (const [target, source] of pairs) {
         for (let i = 0; i < positions.length; i++) {
           const from = (batchIndex * rows.seq + start + i) * width;
           for (let head = 0; head < kvHeads; head++) {
             const at = from + head * headDim;
-            target.set(source.subarray(at, at + headDim), this.#store.offset(this.#index, head, first + i));
+            target.set(source.subarray(at, at + headDim), this.#place.offset(head, first + i));
           }
         }
       }
     }
-    for (const [index, position] of positions.entries()) {
-      this.#positions.push(position);
-      this.#kinds.push(kind);
-      this.#origins.push(origins[index]);
-    }
+    this.#slots.append(positions, kind, origins);
   }
 
   /** Makes the row hold exactly these of its slots, in this order. */
@@ -118,8 +100,8 @@ export class KvRow {
     // Slots that stay where they are need no copy, and the front of a row often does.
     const moved = slots.findIndex((slot, index) => slot !== index);
     if (moved >= 0) {
-      this.#own();
-      this.#eachHead((data, base) => {
+      this.#place.own(this.length);
+      this.#place.eachHead((data, base) => {
         for (let i = moved; i < slots.length; i++) {
           const from = base + (slots[i] as number) * headDim;
           arranged.set(data.subarray(from, from + headDim), i * headDim);
@@ -127,30 +109,25 @@ export class KvRow {
         data.set(arranged.subarray(moved * headDim), base + moved * headDim);
       });
     }
-    this.#positions = slots.map((slot) => this.#positions[slot] as number);
-    this.#kinds = slots.map((slot) => this.#kinds[slot] as SlotKind);
-    this.#origins = slots.map((slot) => this.#origins[slot]);
+    this.#slots.arrange(slots);
   }
 
   /** Drops every slot from `length` on. */
   truncate(length: number): void {
-    this.#positions.length = Math.min(length, this.length);
-    this.#kinds.length = this.#positions.length;
-    this.#origins.length = this.#positions.length;
+    this.#slots.truncate(length);
   }
 
   /** slot ← (1 − weight) · slot + weight · other, for keys and values of every layer and head; takes the other's position. */
   blend(slot: number, other: number, weight: number): void {
     const { headDim } = this.shape;
-    this.#own();
-    this.#eachHead((data, base) => {
+    this.#place.own(this.length);
+    this.#place.eachHead((data, base) => {
       for (let i = 0; i < headDim; i++) {
         const at = base + slot * headDim + i;
         data[at] = (1 - weight) * (data[at] as number) + weight * (data[base + other * headDim + i] as number);
       }
     });
-    this.#positions[slot] = this.#positions[other] as number;
-    this.#origins[slot] = joinOrigins([this.#origins[slot], this.#origins[other]]);
+    this.#slots.merge(slot, other);
   }
 
   /**
@@ -159,52 +136,44 @@ export class KvRow {
    */
   pool(first: number, runs: readonly number[]): void {
     const { headDim } = this.shape;
-    this.#own();
-    const ends = runs.map((_, run) => first + runs.slice(0, run + 1).reduce((sum, length) => sum + length, 0));
-    this.#eachHead((data, base) => {
-      runs.forEach((length, run) => {
-        const start = (ends[run] as number) - length;
+    this.#place.own(this.length);
+    this.#place.eachHead((data, base) => {
+      let start = first;
+      for (const [run, length] of runs.entries()) {
         for (let i = 0; i < headDim; i++) {
           let sum = 0;
           for (let slot = start; slot < start + length; slot++) sum += data[base + slot * headDim + i] as number;
           data[base + (first + run) * headDim + i] = sum / length;
         }
-      });
+        start += length;
+      }
     });
-    this.#positions.splice(first, Infinity, ...ends.map((end) => this.#positions[end - 1] as number));
-    this.#kinds.splice(first, Infinity, ...runs.map((): SlotKind => "memory"));
-    const pooled = runs.map((length, run) =>
-      joinOrigins(this.#origins.slice((ends[run] as number) - length, ends[run] as number)),
-    );
-    this.#origins.splice(first, Infinity, ...pooled);
+    this.#slots.pool(first, runs);
   }
 
   /** Gives every slot an origin object that no other has, by which it can be followed. @returns each with its slot */
   followSlots(): Map<SlotOrigin, number> {
-    const nowhere = { firstStep: 0, lastStep: 0, firstToken: 0, endToken: 0 };
-    const followed = this.#origins.map((origin): SlotOrigin => ({ ...(origin ?? nowhere) }));
-    this.#origins = followed;
-    return new Map(followed.map((origin, slot) => [origin, slot]));
+    return this.#slots.follow();
   }
 
   /** Marks a slot as something else. */
   setKind(slot: number, kind: SlotKind): void {
-    this.#kinds[slot] = kind;
+    this.#slots.setKind(slot, kind);
   }
 
   /** Gives a slot another position, turning its keys by the difference. */
   moveTo(slot: number, position: number, rotary: readonly RotaryConfig[]): void {
-    const delta = position - (this.#positions[slot] as number);
+    const delta = position - (this.positions[slot] as number);
     if (delta === 0) return;
-    this.#own();
+    this.#place.own(this.length);
     const { layers, kvHeads } = this.shape;
     for (let layer = 0; layer < layers; layer++) {
       for (let head = 0; head < kvHeads; head++) {
-        const offset = this.#store.offset(this.#index, head, slot);
-        rotateKey(rotary[layer] as RotaryConfig, this.#store.keys[layer] as Float32Array, offset, delta);
+        const offset = this.#place.offset(head, slot);
+        rotateKey(rotary[layer] as RotaryConfig, this.store.keys[layer] as Float32Array, offset, delta);
       }
     }
-    this.#positions[slot] = position;
+    this.#slots.setPosition(slot, position);
   }
 
   /**
@@ -212,38 +181,22 @@ export class KvRow {
    * lie, so equal contents give logits that are equal to the last bit only in equal room.
    */
   settle(): void {
-    if (this.#store.batch === 1 && this.#store.capacity !== roomFor(this.length)) this.#moveToOwnStore();
+    this.#place.settle(this.length);
   }
 
   /** Another row with the same contents, which are copied once one of the two changes. */
   clone(): KvRow {
     const copy = new KvRow(this.shape);
-    copy.#positions = [...this.#positions];
-    copy.#kinds = [...this.#kinds];
-    copy.#origins = [...this.#origins];
-    copy.#store = this.#store;
-    copy.#index = this.#index;
-    // A place in a store of several rows is given to others in time.
-    if (this.#store.batch > 1) copy.#moveToOwnStore();
-    else this.#isBorrowed = copy.#isBorrowed = true;
+    copy.#slots = this.#slots.slice();
+    copy.#place = this.#place.share(this.length);
     return copy;
   }
 
   /** Another row with the slots [start, end) of this one and a store of its own. */
   slice(start: number, end: number): KvRow {
     const part = new KvRow(this.shape, roomFor(end - start));
-    const { layers, kvHeads, headDim } = this.shape;
-    for (let layer = 0; layer < layers; layer++) {
-      for (const [target, source] of part.#pairs(layer, this.#store)) {
-        for (let head = 0; head < kvHeads; head++) {
-          const from = this.#store.offset(this.#index, head, start);
-          target.set(source.subarray(from, from + (end - start) * headDim), part.#store.offset(0, head, 0));
-        }
-      }
-    }
-    part.#positions = this.#positions.slice(start, end);
-    part.#kinds = this.#kinds.slice(start, end);
-    part.#origins = this.#origins.slice(start, end);
+    part.store.copyRow(part.index, this.store, this.index, end - start, start);
+    part.#slots = this.#slots.slice(start, end);
     return part;
   }
 
@@ -259,8 +212,8 @@ export class KvRow {
     return {
       keys: layers.map(({ keys }) => joined(keys)),
       values: layers.map(({ values }) => joined(values)),
-      positions: [...this.#positions],
-      kinds: [...this.#kinds],
+      positions: [...this.positions],
+      kinds: [...this.kinds],
     };
   }
 
@@ -269,71 +222,23 @@ export class KvRow {
    * until it moves or grows, and its clones may read them too: only those of a blank row may be written.
    */
   heads(layer: number): { keys: Float32Array[]; values: Float32Array[] } {
-    const { kvHeads, headDim } = this.shape;
-    const part = (data: Float32Array): Float32Array[] =>
-      Array.from({ length: kvHeads }, (_, head) => {
-        const from = this.#store.offset(this.#index, head, 0);
-        return data.subarray(from, from + this.length * headDim);
-      });
-    const { keys, values } = this.#store;
-    return { keys: part(keys[layer] as Float32Array), values: part(values[layer] as Float32Array) };
+    return this.#place.heads(layer, this.length);
   }
 
   /** A row with such slots in a store of its own; their keys and values are zero until {@link KvRow.heads} are written. */
-  static blank(shape: KvShape, { positions, kinds, origins }: RowSlots): KvRow {
-    const row = new KvRow(shape, roomFor(positions.length));
-    row.#positions = [...positions];
-    row.#kinds = [...kinds];
-    row.#origins = positions.map((_, slot) => origins?.[slot]);
+  static blank(shape: KvShape, slots: RowSlots): KvRow {
+    const row = new KvRow(shape, roomFor(slots.positions.length));
+    row.#slots = new SlotList(slots);
     return row;
   }
 
   /** Moves the row to a free place of a store that several rows share and that has room for it. */
   place(store: KvStore, index: number): void {
-    store.copyRow(index, this.#store, this.#index, this.length);
-    this.#store = store;
-    this.#index = index;
-    this.#isBorrowed = false;
+    this.#place.move(store, index, this.length);
   }
 
   /** Moves the row out of a shared store into one of its own. */
   detach(): void {
-    if (this.#store.batch > 1) this.#moveToOwnStore();
-  }
-
-  #moveToOwnStore(slots = this.length): void {
-    this.place(new KvStore(this.shape, 1, roomFor(slots)), 0);
-  }
-
-  /** Makes sure that nobody else reads what is going to be written. */
-  #own(): void {
-    if (this.#isBorrowed) this.#moveToOwnStore();
-  }
-
-  #reserve(slots: number): void {
-    if (this.#isBorrowed) this.#moveToOwnStore(slots);
-    // Growing replaces the arrays inside the store, so rows that share it stay valid.
-    else if (slots > this.#store.capacity) this.#store.grow(roomFor(slots));
-  }
-
-  #pairs(
-    layer: number,
-    source: { keys: readonly Float32Array[]; values: readonly Float32Array[] },
-  ): [Float32Array, Float32Array][] {
-    return [
-      [this.#store.keys[layer] as Float32Array, source.keys[layer] as Float32Array],
-      [this.#store.values[layer] as Float32Array, source.values[layer] as Float32Array],
-    ];
-  }
-
-  /** Visits keys and values of every layer and head; `base` is the offset of the head's slot 0. */
-  #eachHead(visit: (data: Float32Array, base: number) => void): void {
-    for (let layer = 0; layer < this.shape.layers; layer++) {
-      for (let head = 0; head < this.shape.kvHeads; head++) {
-        const base = this.#store.offset(this.#index, head, 0);
-        visit(this.#store.keys[layer] as Float32Array, base);
-        visit(this.#store.values[layer] as Float32Array, base);
-      }
-    }
+    this.#place.detach(this.length);
   }
 }

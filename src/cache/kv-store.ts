@@ -63,12 +63,12 @@ export class KvStore {
     this.#capacity = capacity;
   }
 
-  /** Copies the first `slots` slots of a row of another store. */
-  copyRow(row: number, source: KvStore, sourceRow: number, slots: number): void {
+  /** Copies `slots` slots of a row of another store, those from `first` on, to the front of a row. */
+  copyRow(row: number, source: KvStore, sourceRow: number, slots: number, first = 0): void {
     const length = slots * this.shape.headDim;
     for (let layer = 0; layer < this.shape.layers; layer++) {
       for (let head = 0; head < this.shape.kvHeads; head++) {
-        const from = source.offset(sourceRow, head, 0);
+        const from = source.offset(sourceRow, head, first);
         const to = this.offset(row, head, 0);
         (this.keys[layer] as Float32Array).set((source.keys[layer] as Float32Array).subarray(from, from + length), to);
         (this.values[layer] as Float32Array).set(

@@ -1,5 +1,6 @@
 /** @file What a memory holds, slot by slot, for people who want to look into it. */
-import type { KvRow, SlotKind } from "../cache/kv-row.js";
+import type { KvRow } from "../cache/kv-row.js";
+import type { SlotKind } from "../cache/slot-list.js";
 import type { SlotOrigin } from "../cache/slot-origin.js";
 
 /** One slot, which every layer has. */

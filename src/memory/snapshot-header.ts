@@ -1,7 +1,7 @@
 /** @file Reading the header of a snapshot: every field checked, so that nothing odd reaches a live memory. */
 import { PrecisError } from "../errors.js";
 import { SNAPSHOT_PRECISIONS, type SnapshotPrecision } from "../codec/row-precision.js";
-import type { SlotKind } from "../cache/kv-row.js";
+import type { SlotKind } from "../cache/slot-list.js";
 import { unpackOrigins } from "../cache/slot-origin.js";
 import type { ChatMessage } from "../text/chat-template.js";
 import { resolveOptions, type FeedPurpose, type MemoryMethod, type OptionValues } from "./method.js";

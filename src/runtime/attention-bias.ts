@@ -1,5 +1,5 @@
 /** @file The additive attention bias of a run: causality, padding, windows and whatever a method hides. */
-import type { SlotKind } from "../cache/kv-row.js";
+import type { SlotKind } from "../cache/slot-list.js";
 import { MASKED_BIAS } from "../train/attention-mask.js";
 
 /** One sequence of a batch, as the bias sees it. */

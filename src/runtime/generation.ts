@@ -8,18 +8,9 @@ import type { AnswerPart } from "../tools/call-parser.js";
 import type { ToolCall } from "../tools/tool.js";
 import { AnswerForm, type FormOptions } from "./answer-form.js";
 import type { LoadedModel } from "./loaded-model.js";
+import { throwIfAborted, type Interruption } from "./operation-context.js";
 import type { FinishReason, GenerateOptions, GenerationEvent } from "./protocol.js";
 import { Sampler, type Sample } from "./sampler.js";
-
-/** How a caller may interrupt: `abort` forgets the answer, `stop` keeps what there is. */
-export interface Interruption {
-  requested: "abort" | "stop" | undefined;
-}
-
-/** Throws ABORTED if that was asked for. */
-export function throwIfAborted(interruption: Interruption): void {
-  if (interruption.requested === "abort") throw new PrecisError("ABORTED", "The work was cancelled.");
-}
 
 /** State of one generation between decoding steps. */
 export class Generation {

@@ -2,7 +2,7 @@
 import { EMPTY_CHAIN, extendChain } from "../memory/token-chain.js";
 import type { MemorySession } from "../memory/session.js";
 import type { Conversation } from "./conversation.js";
-import type { AdapterInfo } from "./protocol.js";
+import type { AdapterInfo, MemoryInfo } from "./protocol.js";
 
 /** One memory. Operations on it wait for each other. */
 export class MemoryEntry {
@@ -54,6 +54,17 @@ export class MemoryEntry {
       undo?.();
       throw error;
     }
+  }
+
+  /** Takes over the contents of another memory. */
+  become({ session, conversation, tokenChain }: MemoryEntry): void {
+    Object.assign(this, { session, conversation, tokenChain });
+  }
+
+  /** What the main thread is told of the memory, which it knows by the number `id`. */
+  info(id: number): MemoryInfo {
+    const { session, adapterInfo } = this;
+    return { id, method: session.method.name, options: session.options, adapter: adapterInfo, stats: session.stats() };
   }
 
   /** An independent copy. */

@@ -2,7 +2,7 @@
 import { parentPort } from "node:worker_threads";
 import { PrecisError } from "../errors.js";
 import { Engine } from "./engine.js";
-import type { Interruption } from "./generation.js";
+import type { Interruption } from "./operation-context.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
 
 const port = parentPort;

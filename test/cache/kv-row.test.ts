@@ -3,9 +3,10 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
-import { KvRow, type NewRows, type SlotKind } from "#precis/cache/kv-row.js";
+import { KvRow, type NewRows } from "#precis/cache/kv-row.js";
 import { RowBatch } from "#precis/cache/row-batch.js";
 import { KvStore, slotBytes, type KvShape } from "#precis/cache/kv-store.js";
+import type { SlotKind } from "#precis/cache/slot-list.js";
 import { rotaryConfig } from "#precis/models/rotary.js";
 
 const SHAPE: KvShape = { layers: 2, kvHeads: 2, headDim: 4 };
