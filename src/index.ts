@@ -1,9 +1,9 @@
 /** @file The public API of Precis. */
 export { PrecisError, type ErrorCode } from "./errors.js";
 export { Memory, type GenerationResult, type SnapshotOptions, type WorkOptions } from "./memory/memory.js";
+export type { MemoryStats } from "./memory/memory-stats.js";
 export type { MemoryMethod, OptionSpec, OptionValue } from "./memory/method.js";
 export { MEMORY_METHODS } from "./memory/registry.js";
-export type { MemoryStats } from "./memory/session.js";
 export { splitSnapshot } from "./memory/snapshot-layout.js";
 export type { MemoryAttention, MemorySlot } from "./memory/slots.js";
 export type { SlotOrigin } from "./cache/slot-origin.js";

@@ -5,7 +5,7 @@ import type * as EngineSessionModule from "../../dist/runtime/engine-session.js"
 import type * as DtypeModule from "../../dist/tensor/dtype.js";
 import type * as BaseModelModule from "../../dist/train/base-model.js";
 import type * as BatchesModule from "../../dist/train/batches.js";
-import type * as ParallelLayoutModule from "../../dist/train/parallel-layout.js";
+import type * as PaddedBatchModule from "../../dist/train/padded-batch.js";
 import type * as ParallelPassModule from "../../dist/train/parallel-pass.js";
 import type * as ParametersModule from "../../dist/train/parameters.js";
 import type * as TrainerModule from "../../dist/train/trainer.js";
@@ -24,7 +24,7 @@ export async function importTraining() {
   return {
     ...(await built<typeof BaseModelModule>("train/base-model.js")),
     ...(await built<typeof BatchesModule>("train/batches.js")),
-    ...(await built<typeof ParallelLayoutModule>("train/parallel-layout.js")),
+    ...(await built<typeof PaddedBatchModule>("train/padded-batch.js")),
     ...(await built<typeof ParallelPassModule>("train/parallel-pass.js")),
     ...(await built<typeof ParametersModule>("train/parameters.js")),
     ...(await built<typeof TrainerModule>("train/trainer.js")),

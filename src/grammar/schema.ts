@@ -1,13 +1,13 @@
-/** @file JSON Schema to a grammar: the part of it that OpenAI's strict mode has. Whatever else is in a schema is refused. */
+/** @file The part of JSON Schema that answers can be held to: that of OpenAI's strict mode. Whatever else is in a schema is refused. */
 import { PrecisError } from "../errors.js";
-import { JsonRules } from "./json-rules.js";
-import { ProgramBuilder, type Program } from "./program.js";
 
 /** A JSON Schema. */
 export type JsonSchema = boolean | { readonly [keyword: string]: unknown };
 
-type SchemaObject = Exclude<JsonSchema, boolean>;
+/** A JSON Schema with keywords. */
+export type SchemaObject = Exclude<JsonSchema, boolean>;
 
+/** Keywords that only describe. */
 const ANNOTATIONS: ReadonlySet<string> = new Set([
   "title",
   "description",
@@ -25,11 +25,14 @@ const ANNOTATIONS: ReadonlySet<string> = new Set([
   "strict",
 ]);
 
-const TYPES = ["object", "array", "string", "number", "integer", "boolean", "null"] as const;
-type TypeName = (typeof TYPES)[number];
+/** The types of JSON values. */
+export const SCHEMA_TYPES = ["object", "array", "string", "number", "integer", "boolean", "null"] as const;
+
+/** See {@link SCHEMA_TYPES}. */
+export type SchemaType = (typeof SCHEMA_TYPES)[number];
 
 /** The keywords of each type; a schema without a type that has one of them means that type. */
-const KEYWORDS: Readonly<Record<TypeName, readonly string[]>> = {
+export const TYPE_KEYWORDS: Readonly<Record<SchemaType, readonly string[]>> = {
   object: ["properties", "required", "additionalProperties"],
   array: ["items", "minItems", "maxItems"],
   string: ["minLength", "maxLength"],
@@ -39,297 +42,68 @@ const KEYWORDS: Readonly<Record<TypeName, readonly string[]>> = {
   null: [],
 };
 
-/** Levels that a schema may be nested. */
-const MAX_DEPTH = 64;
-
-/** Whole numbers are written below it, and above its negative. */
-const MOST_WHOLE = 10 ** 15;
-
-/** Bounds of numbers with fractions: with their digits behind the point, they are exact. */
-const MOST_BOUND = 10 ** 9;
-
-/** Places that a schema may refer to. */
-const MAX_REFERENCES = 1000;
-
-function unsupported(path: string, what: string, nextStep: string): PrecisError {
+/**
+ * A SCHEMA_UNSUPPORTED error.
+ * @param path where in the schema; "" for all of it
+ * @param what what is wrong there, as the rest of a sentence
+ */
+export function unsupported(path: string, what: string, nextStep: string): PrecisError {
   const at = path === "" ? "The schema" : `The schema's ${path}`;
   return new PrecisError("SCHEMA_UNSUPPORTED", `${at} ${what}.`, { value: path, nextStep });
 }
 
-function isSchemaObject(value: unknown): value is SchemaObject {
+/** Whether a value is a schema with keywords. */
+export function isSchemaObject(value: unknown): value is SchemaObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function isSchema(value: unknown): value is JsonSchema {
+/** Whether a value is a schema. */
+export function isSchema(value: unknown): value is JsonSchema {
   return typeof value === "boolean" || isSchemaObject(value);
 }
 
 /** Whether a JSON value is of a type. */
-function isOfType(value: unknown, type: TypeName): boolean {
+export function isOfType(value: unknown, type: SchemaType): boolean {
   if (value === null) return type === "null";
   if (Array.isArray(value)) return type === "array";
   if (typeof value === "number") return type === "number" || (type === "integer" && Number.isInteger(value));
   return typeof value === type;
 }
 
-/** Compiles one schema; parts that repeat become rules. */
-export class SchemaCompiler {
-  readonly #builder: ProgramBuilder;
-  readonly #rules: JsonRules;
-  readonly #root: JsonSchema;
-  readonly #references = new Map<string, number>();
-  /** References that are yet to be compiled; one by one, so that long chains of them need no deep recursion. */
-  readonly #pending: { rule: number; reference: string; target: JsonSchema }[] = [];
-
-  constructor(builder: ProgramBuilder, root: JsonSchema) {
-    this.#builder = builder;
-    this.#rules = new JsonRules(builder);
-    this.#root = root;
+/**
+ * The types that a schema names, or that its keywords are about; without either, all.
+ * @throws SCHEMA_UNSUPPORTED for a type that does not exist, or an empty list
+ */
+export function typesOf(schema: SchemaObject, path: string): readonly SchemaType[] {
+  const { type } = schema;
+  if (type === undefined) {
+    const meant = SCHEMA_TYPES.filter((name) => TYPE_KEYWORDS[name].some((keyword) => schema[keyword] !== undefined));
+    return meant.length === 0 ? SCHEMA_TYPES : meant;
   }
-
-  /** A value that fits the whole schema. @throws SCHEMA_UNSUPPORTED */
-  compile(next: number): number {
-    const start = this.#value(this.#root, "", 0, next);
-    for (let due = this.#pending.pop(); due !== undefined; due = this.#pending.pop()) {
-      this.#builder.define(due.rule, this.#value(due.target, due.reference, 0, this.#builder.end));
-    }
-    return start;
-  }
-
-  #value(schema: unknown, path: string, depth: number, next: number): number {
-    if (depth > MAX_DEPTH) throw unsupported(path, `is nested more than ${MAX_DEPTH} levels`, "Use $ref.");
-    if (!isSchema(schema)) throw unsupported(path, "is no schema", "Write an object with a type.");
-    if (schema === false) throw unsupported(path, "allows nothing", "Leave it out.");
-    if (schema === true) return this.#rules.value(next);
-    if (schema["$ref"] !== undefined) return this.#reference(schema, path, next);
-    if (schema["anyOf"] !== undefined) return this.#anyOf(schema, path, depth, next);
-    const types = this.#types(schema, path);
-    if (schema["enum"] !== undefined || "const" in schema) return this.#listed(schema, types, path, next);
-    this.#refuseOthers(schema, path, ["type", ...types.flatMap((type) => KEYWORDS[type])]);
-    if (types.length === TYPES.length) return this.#rules.value(next);
-    // A whole number is a number, so that both together would only be read twice.
-    const distinct = types.filter((type) => type !== "integer" || !types.includes("number"));
-    return this.#builder.choice(distinct.map((type) => this.#ofType(type, schema, path, depth, next)));
-  }
-
-  /** The types that a schema names, or that its keywords are about; without either, all. */
-  #types(schema: SchemaObject, path: string): readonly TypeName[] {
-    const { type } = schema;
-    if (type === undefined) {
-      const meant = TYPES.filter((name) => KEYWORDS[name].some((keyword) => schema[keyword] !== undefined));
-      return meant.length === 0 ? TYPES : meant;
-    }
-    const names = (Array.isArray(type) ? type : [type]) as unknown[];
-    for (const name of names) {
-      if (TYPES.includes(name as TypeName)) continue;
-      throw unsupported(
-        path,
-        `has the type ${JSON.stringify(name)}, which does not exist`,
-        `Types: ${TYPES.join(", ")}.`,
-      );
-    }
-    if (names.length === 0) throw unsupported(path, "has no type", "Name one.");
-    return [...new Set(names as TypeName[])];
-  }
-
-  #refuseOthers(schema: SchemaObject, path: string, known: readonly string[]): void {
-    for (const [keyword, value] of Object.entries(schema)) {
-      if (value === undefined || ANNOTATIONS.has(keyword) || known.includes(keyword)) continue;
-      const nextStep =
-        keyword === "oneOf"
-          ? "Use anyOf."
-          : "Leave it out, and say it in the description; what comes is then for you to check.";
-      throw unsupported(path, `has "${keyword}", which answers cannot be held to here`, nextStep);
-    }
-  }
-
-  #reference(schema: SchemaObject, path: string, next: number): number {
-    const { $ref: reference } = schema;
-    this.#refuseOthers(schema, path, ["$ref"]);
-    if (typeof reference !== "string" || !reference.startsWith("#")) {
-      throw unsupported(
-        path,
-        `refers to ${JSON.stringify(reference)}`,
-        'Refer to a place in it, such as "#/$defs/item".',
-      );
-    }
-    let rule = this.#references.get(reference);
-    if (rule === undefined) {
-      if (this.#references.size >= MAX_REFERENCES) {
-        throw unsupported(path, `is one of more than ${MAX_REFERENCES} references`, "Make the schema smaller.");
-      }
-      rule = this.#builder.declare();
-      this.#references.set(reference, rule);
-      this.#pending.push({ rule, reference, target: this.#resolve(reference, path) });
-    }
-    return this.#builder.call(rule, next);
-  }
-
-  /** What a JSON pointer leads to. */
-  #resolve(reference: string, path: string): JsonSchema {
-    let place: unknown = this.#root;
-    for (const part of reference.slice(1).split("/").slice(1)) {
-      const name = part.replaceAll("~1", "/").replaceAll("~0", "~");
-      place =
-        typeof place === "object" && place !== null && Object.hasOwn(place, name)
-          ? (place as SchemaObject)[name]
-          : undefined;
-    }
-    if (isSchema(place)) return place;
-    throw unsupported(path, `refers to "${reference}", where there is no schema`, "Define it under $defs.");
-  }
-
-  #anyOf(schema: SchemaObject, path: string, depth: number, next: number): number {
-    const { anyOf: options } = schema;
-    this.#refuseOthers(schema, path, ["anyOf"]);
-    if (!Array.isArray(options) || options.length === 0) {
-      throw unsupported(path, "has an anyOf that is no list", "List schemas.");
-    }
-    return this.#builder.choice(
-      options.map((option, index) => this.#value(option, `${path}/anyOf/${index}`, depth + 1, next)),
+  const names = (Array.isArray(type) ? type : [type]) as unknown[];
+  for (const name of names) {
+    if (SCHEMA_TYPES.includes(name as SchemaType)) continue;
+    throw unsupported(
+      path,
+      `has the type ${JSON.stringify(name)}, which does not exist`,
+      `Types: ${SCHEMA_TYPES.join(", ")}.`,
     );
   }
-
-  /** Values that a schema lists, as JSON.stringify writes them. */
-  #listed(schema: SchemaObject, types: readonly TypeName[], path: string, next: number): number {
-    this.#refuseOthers(schema, path, ["enum", "const", "type"]);
-    const { enum: list } = schema;
-    if (list !== undefined && (!Array.isArray(list) || list.length === 0)) {
-      throw unsupported(path, "has an enum that is no list", "List values.");
-    }
-    const values = "const" in schema ? [schema["const"]] : (list as unknown[]);
-    const texts = new Set((list as unknown[] | undefined)?.map((value) => JSON.stringify(value)));
-    const fitting = values.filter(
-      (value) =>
-        (list === undefined || texts.has(JSON.stringify(value))) && types.some((type) => isOfType(value, type)),
-    );
-    if (fitting.length > 0)
-      return this.#builder.oneOf(
-        fitting.map((value) => JSON.stringify(value)),
-        next,
-      );
-    throw unsupported(path, "lists no value of its type", "Correct the list or the type.");
-  }
-
-  #ofType(type: TypeName, schema: SchemaObject, path: string, depth: number, next: number): number {
-    switch (type) {
-      case "object":
-        return this.#object(schema, path, depth, next);
-      case "array": {
-        const { items = true } = schema;
-        const item = this.#value(items, `${path}/items`, depth + 1, this.#builder.end);
-        return this.#rules.array(this.#builder.rule(item), this.#bounds(schema, "minItems", "maxItems", path), next);
-      }
-      case "string":
-        return this.#rules.string(next, this.#bounds(schema, "minLength", "maxLength", path));
-      case "integer":
-        return this.#integer(schema, path, next);
-      case "number":
-        return this.#number(schema, path, next);
-      case "boolean":
-        return this.#builder.oneOf(["true", "false"], next);
-      case "null":
-        return this.#builder.text("null", next);
-    }
-  }
-
-  #bounds(schema: SchemaObject, least: string, most: string, path: string): { min: number; max: number } {
-    const { [least]: min = 0, [most]: max = Infinity } = schema;
-    const isCount = (value: unknown): value is number =>
-      value === Infinity || (Number.isSafeInteger(value) && (value as number) >= 0);
-    if (isCount(min) && isCount(max) && min <= max && min !== Infinity) return { min, max };
-    throw unsupported(path, `has no range from ${least} to ${most}`, "Use whole numbers, the smaller one first.");
-  }
-
-  #integer(schema: SchemaObject, path: string, next: number): number {
-    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = this.#numberBounds(schema, path);
-    const min = Math.max(Math.ceil(minimum), Math.floor(exclusiveMinimum) + 1);
-    const max = Math.min(Math.floor(maximum), Math.ceil(exclusiveMaximum) - 1);
-    if (min <= max && min < MOST_WHOLE && max > -MOST_WHOLE) return this.#rules.integer(next, { min, max });
-    throw unsupported(path, "allows no whole number of 15 digits", "Correct its bounds.");
-  }
-
-  #number(schema: SchemaObject, path: string, next: number): number {
-    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = this.#numberBounds(schema, path);
-    const [min, max] = [Math.max(minimum, exclusiveMinimum), Math.min(maximum, exclusiveMaximum)];
-    const [above, below] = [
-      exclusiveMinimum >= minimum && min !== -Infinity,
-      exclusiveMaximum <= maximum && max !== Infinity,
-    ];
-    if (min === -Infinity && max === Infinity) return this.#rules.number(next);
-    for (const bound of [min, max]) {
-      if (Math.abs(bound) === Infinity || (Number.isInteger(bound) && Math.abs(bound) <= MOST_BOUND)) continue;
-      throw unsupported(path, `bounds numbers by ${bound}`, `Use whole bounds up to ${MOST_BOUND}.`);
-    }
-    if (min < max || (min === max && !above && !below)) {
-      return this.#rules.numberBetween(next, { min, max, above, below });
-    }
-    throw unsupported(path, "allows no number", "Correct its bounds.");
-  }
-
-  #numberBounds(
-    schema: SchemaObject,
-    path: string,
-  ): Record<"minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum", number> {
-    const bound = (keyword: string, otherwise: number): number => {
-      const value = schema[keyword] ?? otherwise;
-      if (typeof value === "number") return value;
-      throw unsupported(path, `has a "${keyword}" that is no number`, "Write a number.");
-    };
-    return {
-      minimum: bound("minimum", -Infinity),
-      maximum: bound("maximum", Infinity),
-      exclusiveMinimum: bound("exclusiveMinimum", -Infinity),
-      exclusiveMaximum: bound("exclusiveMaximum", Infinity),
-    };
-  }
-
-  /** Named properties in the schema's order; or, where it names none, any keys that it allows. */
-  #object(schema: SchemaObject, path: string, depth: number, next: number): number {
-    const { properties = {}, required = [], additionalProperties: others = true } = schema;
-    if (!isSchemaObject(properties)) throw unsupported(path, "has properties of no known form", "Write an object.");
-    if (!Array.isArray(required) || required.some((name) => typeof name !== "string")) {
-      throw unsupported(path, 'has a "required" that is no list of names', "List names.");
-    }
-    const named = new Map<string, unknown>(Object.entries(properties));
-    for (const name of required as string[]) {
-      if (named.has(name)) continue;
-      if (others === false) throw unsupported(path, `requires "${name}", and does not allow it`, "Describe it.");
-      named.set(name, others);
-    }
-    if (named.size === 0 && others !== false) {
-      const value = this.#value(others, `${path}/additionalProperties`, depth + 1, this.#builder.end);
-      return this.#rules.map(this.#builder.rule(value), next);
-    }
-    const entries = [...named].map(([name, value]) => ({
-      name,
-      rule: this.#builder.rule(this.#value(value, `${path}/properties/${name}`, depth + 1, this.#builder.end)),
-      optional: !required.includes(name),
-    }));
-    return this.#builder.text("{", this.#members(entries, this.#builder.text("}", next)));
-  }
-
-  /** Members in order, optional ones or not, with commas between those that there are. */
-  #members(entries: readonly { name: string; rule: number; optional: boolean }[], next: number): number {
-    // After the last member it makes no difference whether there was one before.
-    let [first, later] = [next, next];
-    for (const { name, rule, optional } of entries.toReversed()) {
-      const value = this.#rules.colon(this.#builder.call(rule, later));
-      const member = this.#builder.text(JSON.stringify(name), value);
-      const following = this.#rules.comma(member);
-      [first, later] = optional
-        ? [this.#builder.choice([member, first]), this.#builder.choice([following, later])]
-        : [member, following];
-    }
-    return first;
-  }
+  if (names.length === 0) throw unsupported(path, "has no type", "Name one.");
+  return [...new Set(names as SchemaType[])];
 }
 
 /**
- * The grammar of a schema.
- * @throws SCHEMA_UNSUPPORTED naming the place and the keyword that cannot be held to
+ * Refuses keywords other than these and those that only describe.
+ * @throws SCHEMA_UNSUPPORTED
  */
-export function compileSchema(schema: JsonSchema): Program {
-  const builder = new ProgramBuilder();
-  return builder.build(new SchemaCompiler(builder, schema).compile(builder.end));
+export function refuseOthers(schema: SchemaObject, path: string, known: readonly string[]): void {
+  for (const [keyword, value] of Object.entries(schema)) {
+    if (value === undefined || ANNOTATIONS.has(keyword) || known.includes(keyword)) continue;
+    const nextStep =
+      keyword === "oneOf"
+        ? "Use anyOf."
+        : "Leave it out, and say it in the description; what comes is then for you to check.";
+    throw unsupported(path, `has "${keyword}", which answers cannot be held to here`, nextStep);
+  }
 }

@@ -13,7 +13,7 @@ import type {
 } from "../runtime/protocol.js";
 import type { WorkerClient } from "../runtime/worker-client.js";
 import type { ToolDefinition } from "../tools/tool.js";
-import type { MemoryStats } from "./session.js";
+import type { MemoryStats } from "./memory-stats.js";
 import type { SnapshotPrecision } from "./snapshot.js";
 import type { MemoryAttention, MemorySlot } from "./slots.js";
 import { SpanAnswerer } from "./spans/caller-spans.js";

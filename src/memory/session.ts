@@ -1,37 +1,17 @@
 /** @file One conversation, profile or stream inside the engine's worker: a cache row and the method that tends it. */
 import { KvRow } from "../cache/kv-row.js";
-import { slotBytes } from "../cache/kv-store.js";
 import { tokenOrigins, type SlotOrigin } from "../cache/slot-origin.js";
-import { PrecisError } from "../errors.js";
-import { effectiveLayerType } from "../models/decoder-io.js";
-import type { RotaryConfig } from "../models/rotary.js";
 import type { DecoderRunner, ForwardResult } from "../runtime/decoder-runner.js";
 import type { LoadedAdapter } from "../runtime/loaded-adapter.js";
 import type { SequenceInput } from "../runtime/sequence-input.js";
 import type { Span } from "../sentinel/sentinel-tokens.js";
 import { TokenWords } from "../text/token-words.js";
+import { statsOf, type MemoryStats } from "./memory-stats.js";
+import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues } from "./method.js";
 import { checkAdapters } from "./session-adapters.js";
+import { ensurePositions } from "./slot-positions.js";
 import type { SpanAsker } from "./spans/caller-spans.js";
-import type { FeedPurpose, MemoryBehavior, MemoryMethod, OptionValues, Visibility } from "./method.js";
-
-/** What a memory holds and what it saves. */
-export interface MemoryStats {
-  method: string;
-  /** Time steps closed so far. */
-  steps: number;
-  /** Text tokens taken in so far. */
-  tokensSeen: number;
-  /** KV positions held per layer. */
-  slots: number;
-  /** Position that the next token will get. */
-  position: number;
-  /** Bytes of the held keys and values. */
-  bytes: number;
-  /** Bytes that a full cache of every token seen would take. */
-  fullCacheBytes: number;
-  /** fullCacheBytes / bytes; 0 while nothing is held. */
-  ratio: number;
-}
+import { withinTree, type TokenTree } from "./token-tree.js";
 
 /** Everything of a session that is not the model's. */
 export interface SessionState {
@@ -70,17 +50,6 @@ export interface FeedOptions {
   check?: () => void;
   /** Called after each run with the number of tokens fed. */
   onProgress?: (done: number, total: number) => void;
-}
-
-/**
- * Tokens that do not simply follow one another: several continuations of one input, side by side in one run. Each token
- * stands behind those that it sees.
- */
-export interface TokenTree {
-  /** Places after the last token of the session, from 0 on. */
-  offsets: readonly number[];
-  /** Whether new token `query` may see new token `key`. */
-  sees: (query: number, key: number) => boolean;
 }
 
 /** Most tokens of one run; longer inputs are fed in pieces, so that a run can be cancelled between them. */
@@ -157,7 +126,7 @@ export class MemorySession {
   /** Runs tokens through the model and into the open step, in pieces as long as the method allows. */
   async feed(ids: readonly number[], options: FeedOptions): Promise<void> {
     // Before any work, as there may be minutes of it.
-    this.#ensurePositions(ids.length);
+    ensurePositions(this, ids.length);
     const { marks = [], taps = [] } = options;
     this.behavior.checkMarks?.(this, ids, marks);
     for (let start = 0; start < ids.length;) {
@@ -194,7 +163,7 @@ export class MemorySession {
    */
   nextInput(ids: readonly number[], purpose: FeedPurpose, tree?: TokenTree): SequenceInput {
     const offsets = tree?.offsets ?? ids.map((_, index) => index);
-    this.#ensurePositions(1 + Math.max(...offsets));
+    ensurePositions(this, 1 + Math.max(...offsets));
     const positions = offsets.map((offset) => this.position + offset);
     const visible = this.behavior.visible?.(this, purpose, positions);
     const everywhere = this.textAdapter !== undefined && !this.textAdapter.gated;
@@ -203,7 +172,7 @@ export class MemorySession {
       ids,
       positions,
       gate: everywhere ? ids.map(() => 1) : undefined,
-      visible: tree === undefined ? visible : within(tree, this.row.length, visible),
+      visible: tree === undefined ? visible : withinTree(tree, this.row.length, visible),
     };
   }
 
@@ -224,23 +193,6 @@ export class MemorySession {
     await this.behavior.afterRun?.(this, input.ids);
     // A method that drops slots may have cut into the open step.
     this.openStart = Math.min(this.openStart, this.row.length);
-  }
-
-  /**
-   * Runs the adapter's COMP tokens at `positions` and appends their rows as memory slots. No text position is consumed.
-   * @param origin what they stand for; default: the open step
-   */
-  async compress(
-    positions: readonly number[],
-    visible?: Visibility,
-    origin: SlotOrigin | undefined = this.openOrigin,
-  ): Promise<void> {
-    const ids = positions.map((_, index) => this.runner.config.vocabSize + index);
-    const input = { past: this.row, ids, positions, gate: ids.map(() => 1), visible };
-    const result = await this.runner.forward([input], { logits: "none", adapter: this.adapter });
-    this.peakSlots = Math.max(this.peakSlots, this.row.length + ids.length);
-    const origins = positions.map(() => origin);
-    this.row.append(result, 0, 0, positions, "memory", origins);
   }
 
   /** The open step with all of its tokens, as the origin of what is made of it. */
@@ -270,44 +222,6 @@ export class MemorySession {
     this.row.settle();
   }
 
-  /**
-   * Reads tokens as context from slot `start` and `position` on, replacing the rows that were there. For methods that
-   * must see text again under another mask; nothing is counted twice.
-   */
-  async reread(ids: readonly number[], start: number, position: number): Promise<void> {
-    const { tokensSeen, openIds } = this;
-    // Feeding adds to the open tokens, which `ids` may be.
-    const text = [...ids];
-    this.row.truncate(start);
-    this.position = position;
-    this.openIds = [];
-    this.tokensSeen = tokensSeen - text.length;
-    await this.feed(text, { purpose: "context", logits: "none" });
-    this.tokensSeen = tokensSeen;
-    this.openIds = openIds;
-  }
-
-  /** Rotates every slot to its index, so that positions start again at the number of slots. */
-  renumber(): void {
-    const rotary = this.#rotaryOfLayers();
-    for (let slot = 0; slot < this.row.length; slot++) this.row.moveTo(slot, slot, rotary);
-    this.position = this.row.length;
-  }
-
-  /** Rotates one slot to another position. */
-  moveTo(slot: number, position: number): void {
-    this.row.moveTo(slot, position, this.#rotaryOfLayers());
-  }
-
-  /** Rotates the slots from `first` on, and what comes next, to positions that are lower by `distance`. */
-  moveBack(first: number, distance: number): void {
-    const rotary = this.#rotaryOfLayers();
-    for (let slot = first; slot < this.row.length; slot++) {
-      this.row.moveTo(slot, (this.row.positions[slot] as number) - distance, rotary);
-    }
-    this.position -= distance;
-  }
-
   /** Remembers the present state of an append-only session; the returned function goes back to it. */
   checkpoint(): () => void {
     const { position, tokensSeen, steps, openStart, openIds, openPurpose, peakSlots } = this;
@@ -327,51 +241,13 @@ export class MemorySession {
     return new MemorySession(this.runner, this.method, this.options, this.adapter, state, extras);
   }
 
+  /** What the memory holds and saves. */
   stats(): MemoryStats {
-    const bytesPerSlot = slotBytes(this.runner.shape);
-    const slots = this.row.length;
-    return {
-      method: this.method.name,
-      steps: this.steps,
-      tokensSeen: this.tokensSeen,
-      slots,
-      position: this.position,
-      bytes: slots * bytesPerSlot,
-      fullCacheBytes: this.tokensSeen * bytesPerSlot,
-      ratio: slots === 0 ? 0 : this.tokensSeen / slots,
-    };
-  }
-
-  #rotaryOfLayers(): RotaryConfig[] {
-    const { config } = this.runner;
-    return config.layerTypes.map((_, layer) => config.rotary[effectiveLayerType(config, layer)]);
-  }
-
-  /** Keeps positions inside what the model was made for; compressed memories start again from their slot count. */
-  #ensurePositions(count: number): void {
-    const { maxPositions } = this.runner.config;
-    if (this.behavior.unlimited === true || this.position + count <= maxPositions) return;
-    if (this.row.length + count <= maxPositions && this.row.length < this.position) {
-      this.renumber();
-      return;
-    }
-    throw new PrecisError(
-      "CONTEXT_OVERFLOW",
-      `The model takes ${maxPositions} positions; ${this.row.length} slots are held and ${count} tokens come.`,
-      {
-        value: this.row.length + count,
-        nextStep: "Append in smaller steps with a compressing method, or use sliding-window or streaming.",
-      },
-    );
+    return statsOf(this);
   }
 }
 
 /** Marks as ranges of the tokens from `start` on. */
 function marksFrom(marks: readonly Span[], start: number): Span[] {
   return marks.map((mark) => ({ start: mark.start - start, end: mark.end - start }));
-}
-
-/** What a method lets tokens of a tree see, cut down to the tree. */
-function within({ sees }: TokenTree, past: number, visible: Visibility | undefined): Visibility {
-  return (query, key) => (key < past || sees(query, key - past)) && (visible?.(query, key) ?? true);
 }

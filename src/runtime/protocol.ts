@@ -1,7 +1,7 @@
 /** @file What crosses between the main thread and the engine's worker. Keys and values never do, but as snapshots. */
 import type { MessagePort } from "node:worker_threads";
 import type { SerializedError } from "../errors.js";
-import type { MemoryStats } from "../memory/session.js";
+import type { MemoryStats } from "../memory/memory-stats.js";
 import type { MemoryAttention, MemorySlot } from "../memory/slots.js";
 import type { SnapshotPrecision } from "../memory/snapshot.js";
 import type { ChooseSpans } from "../memory/spans/caller-spans.js";

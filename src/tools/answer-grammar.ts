@@ -2,7 +2,8 @@
 import { PrecisError } from "../errors.js";
 import { JsonRules } from "../grammar/json-rules.js";
 import { ProgramBuilder, type Program } from "../grammar/program.js";
-import { compileSchema, SchemaCompiler, type JsonSchema } from "../grammar/schema.js";
+import { compileSchema, SchemaCompiler } from "../grammar/schema-compiler.js";
+import type { JsonSchema } from "../grammar/schema.js";
 import { CALL_CLOSE, CALL_OPEN } from "./call-format.js";
 import { NO_PARAMETERS, type ToolDefinition, type ToolSetup } from "./tool.js";
 

@@ -3,7 +3,8 @@
  * the same rule, so a row of the mask is its segment's pattern cut off at the diagonal.
  */
 
-import type { ParallelLayout, ParallelMode, Segment } from "./parallel-layout.js";
+import type { ParallelLayout, Segment } from "./parallel-layout.js";
+import type { ParallelMode } from "./parallel-mode.js";
 
 /**
  * The additive bias of a pair that may not attend. Finite, because a row of a pad masks everything and would turn to

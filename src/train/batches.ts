@@ -1,7 +1,9 @@
 /** @file Episodes as packed training batches. */
 import type { Episode } from "../data/episode.js";
 import { dropSurplusLabels, packLayouts, type LabelBudget } from "./packing.js";
-import { buildLayout, IGNORED_LABEL, placeLayouts, type ParallelLayout, type ParallelMode } from "./parallel-layout.js";
+import { placeLayouts } from "./padded-batch.js";
+import { buildLayout, IGNORED_LABEL, type ParallelLayout } from "./parallel-layout.js";
+import type { ParallelMode } from "./parallel-mode.js";
 import { placeTeacher } from "./teacher-batch.js";
 import { isTextMode, layoutText, type TextMode } from "./text-layout.js";
 import type { DistilledBatch } from "./training-batch.js";

@@ -9,9 +9,10 @@ import type { DecoderConfig } from "../models/config.js";
 import { projectionSize } from "../models/projections.js";
 import { readDecoderConfig } from "../models/registry.js";
 import { fromFloat32, isFloat } from "../tensor/dtype.js";
-import { loadAdapter, type Adapter, type LoraPair } from "../weights/adapter.js";
+import { loadAdapter, type Adapter } from "../weights/adapter.js";
 import { fingerprintCheckpoint, openCheckpoint, type Checkpoint } from "../weights/checkpoint.js";
 import { throwIfAborted, writeFileAtomic } from "../weights/files.js";
+import type { LoraPair } from "../weights/lora-pairs.js";
 import {
   readSafetensorsHeader,
   readTensor,

@@ -1,7 +1,8 @@
 /** @file Which samples go into which rows of a batch, and how many of their labels it keeps. */
 import { SeededRandom } from "../data/random.js";
 import { PrecisError } from "../errors.js";
-import { IGNORED_LABEL, type PaddedBatch, type ParallelLayout, type PlacedLayout } from "./parallel-layout.js";
+import type { PaddedBatch, PlacedLayout } from "./padded-batch.js";
+import { IGNORED_LABEL, type ParallelLayout } from "./parallel-layout.js";
 
 /** The most labels of a batch, since a training graph computes logits for a fixed number of rows. */
 export interface LabelBudget {

@@ -6,46 +6,11 @@
 
 import { PrecisError } from "../errors.js";
 import { segmentSees, type MaskRule } from "./attention-mask.js";
-import { mergeWeight } from "./averaging.js";
-import { noAveraging, writeGroups, type AveragingGroups } from "./averaging-groups.js";
-import { packAttend, packedWords } from "./packed-mask.js";
-import { PAD_POSITION, skipPositions } from "./positions.js";
+import { checkMode, compTokenIds, sumTokenIds, type ParallelMode } from "./parallel-mode.js";
+import { skipPositions } from "./positions.js";
 
 /** Label of a token that the loss leaves out. */
 export const IGNORED_LABEL = -100;
-
-/** Ids that a layout needs to know. COMP and SUM ids start at `vocabSize`. */
-export interface TokenIds {
-  /** Size of the model's own vocabulary. */
-  vocabSize: number;
-  /** Fills padding; masked by place, so the id may also occur in text. */
-  padId: number;
-  /** What a sink keeps visible. */
-  bosId: number;
-}
-
-/**
- * How context is compressed in the parallel forward. c = time step, C = COMP tokens, S = SUM tokens:
- * - concat: `c1 C c2 C c3 C input`; memory is every C;
- * - merge, recursive: `c1 C S c2 C S c3 C S input`, else `c1 C c2 C c3 C S input`; memory is the mean (or moving
- *   average, with `decay`) of every C;
- * - gist: `c1 c2 c3 C input`; one compression of everything;
- * - compressive: `c1 S c2 S c3 S input`; S are means of runs of the step's own tokens, and memory is every S. A step has
- *   `compTokens` of them, or one per token where it is shorter; tokens that are sinks are not pooled;
- * - full: `c1 c2 c3 input`; none: `input`. The two bounds, without new tokens.
- *
- * `recursive`: a time step sees the memory so far while it is compressed; otherwise only itself.
- * `compTokens`: COMP tokens per time step. `sink`: tokens of id `bosId` stay visible to all later ones.
- */
-export type ParallelMode = TokenIds &
-  (
-    | { method: "concat"; recursive: boolean; compTokens: number; sink: boolean }
-    | { method: "merge"; recursive: boolean; compTokens: number; sink: boolean; decay?: number }
-    | { method: "gist"; compTokens: number; sink: boolean; recursive?: boolean }
-    | { method: "compressive"; recursive: boolean; compTokens: number; sink: boolean }
-    | { method: "full"; compTokens?: number; sink?: boolean; recursive?: boolean }
-    | { method: "none"; compTokens?: number; sink?: boolean; recursive?: boolean }
-  );
 
 /** One training or evaluation sample, as token ids. */
 export interface ParallelSample {
@@ -96,54 +61,6 @@ export interface ParallelLayout {
   labels: Int32Array;
   /** The token that predicts each token; default: the one before. */
   predictors?: Int32Array;
-}
-
-/** Layouts padded to one length. */
-export interface PaddedBatch {
-  batch: number;
-  seq: number;
-  /** [batch, seq] */
-  inputIds: Int32Array;
-  /** [batch, seq], 1 at real tokens. */
-  attentionMask: Uint8Array;
-  /** [batch, seq, words]: who attends to whom, packed as in `packed-mask.ts`; rows and columns of pads are 0. */
-  attendBits: Float32Array;
-  /** [batch, seq] */
-  positionIds: Int32Array;
-  /** [batch, seq] */
-  gate: Float32Array;
-  /** [batch, seq] */
-  sumMask: Uint8Array;
-  /** [batch, seq], 1 at sinks, which even sliding windows keep. */
-  sinkMask: Uint8Array;
-  /** What the keys and values of SUM tokens are averages of; undefined where no layout has SUM tokens. */
-  averaging: AveragingGroups | undefined;
-  /** [batch, seq], {@link IGNORED_LABEL} at pads. */
-  labels: Int32Array;
-  /** [batch, seq], the column of the token that predicts this one. */
-  predictors: Int32Array;
-}
-
-/** The ids of COMP_0..COMP_(n-1): the first ones after the vocabulary. Empty for the modes without COMP tokens. */
-export function compTokenIds(mode: ParallelMode): number[] {
-  const count = mode.method === "concat" || mode.method === "merge" || mode.method === "gist" ? mode.compTokens : 0;
-  return Array.from({ length: count }, (_, k) => mode.vocabSize + k);
-}
-
-/** The ids of SUM_0..SUM_(n-1), after the COMP ids, in the modes that average: merge and compressive. Else none. */
-export function sumTokenIds(mode: ParallelMode): number[] {
-  if (mode.method !== "merge" && mode.method !== "compressive") return [];
-  const first = mode.vocabSize + compTokenIds(mode).length;
-  return Array.from({ length: mode.compTokens }, (_, k) => first + k);
-}
-
-function checkMode(mode: ParallelMode): void {
-  if (mode.method === "full" || mode.method === "none") return;
-  if (!Number.isInteger(mode.compTokens) || mode.compTokens < 1) {
-    const message = `compTokens must be a positive whole number and is ${mode.compTokens}.`;
-    throw new PrecisError("OPTION_INVALID", message, { value: mode.compTokens });
-  }
-  if (mode.method === "merge") mergeWeight(1, mode.decay);
 }
 
 function checkSample({ chunks, input, labels }: ParallelSample, vocabSize: number): void {
@@ -249,72 +166,4 @@ export function buildLayout(sample: ParallelSample, mode: ParallelMode): Paralle
     pools: mode.method === "compressive",
   };
   return { ...places, inputIds, positionIds, gate, sumMask, labels };
-}
-
-/** Options of {@link padLayouts}. */
-export interface PadOptions {
-  /** Where pads go; default left, as the last logits then line up. */
-  side?: "left" | "right";
-  /** Length to pad to; default that of the longest layout. */
-  length?: number;
-}
-
-/**
- * Pads layouts to a common length, one per row, and makes the masks of the batch, in time O(batch · seq²).
- * @throws PrecisError INPUT_INVALID when there are no layouts, or `length` is less than the longest
- */
-export function padLayouts(layouts: readonly ParallelLayout[], options: PadOptions = {}): PaddedBatch {
-  const longest = Math.max(...layouts.map((layout) => layout.seq));
-  const { side = "left", length: seq = longest } = options;
-  if (layouts.length === 0) throw new PrecisError("INPUT_INVALID", "A batch needs at least one layout.");
-  if (seq < longest) throw new PrecisError("INPUT_INVALID", `A layout of ${longest} tokens exceeds length ${seq}.`);
-  return placeLayouts(
-    layouts.map((layout) => [{ layout, start: side === "left" ? seq - layout.seq : 0 }]),
-    seq,
-  );
-}
-
-/** A layout and the column of its row at which it starts. */
-export interface PlacedLayout {
-  layout: ParallelLayout;
-  start: number;
-}
-
-/** The batch of placed layouts. No token sees another layout's, and positions start again with each. */
-export function placeLayouts(rows: readonly (readonly PlacedLayout[])[], seq: number): PaddedBatch {
-  const batch = rows.length;
-  const inputIds = new Int32Array(batch * seq).fill(rows[0]?.[0]?.layout.padId ?? 0);
-  const attentionMask = new Uint8Array(batch * seq);
-  const words = packedWords(seq);
-  const attendBits = new Float32Array(batch * seq * words);
-  const positionIds = new Int32Array(batch * seq).fill(PAD_POSITION);
-  const gate = new Float32Array(batch * seq);
-  const sumMask = new Uint8Array(batch * seq);
-  const sinkMask = new Uint8Array(batch * seq);
-  const labels = new Int32Array(batch * seq).fill(IGNORED_LABEL);
-  const predictors = Int32Array.from(labels, (_, at) => (at % seq) - 1);
-  const merges = rows.some((row) => row.some(({ layout }) => layout.sumMask.includes(1)));
-  const averaging = merges ? noAveraging(batch * seq) : undefined;
-  rows.forEach((row, b) => {
-    for (const { layout, start } of row) {
-      const first = b * seq + start;
-      inputIds.set(layout.inputIds, first);
-      attentionMask.fill(1, first, first + layout.seq);
-      positionIds.set(layout.positionIds, first);
-      gate.set(layout.gate, first);
-      sumMask.set(layout.sumMask, first);
-      for (const column of layout.sinkColumns) sinkMask[first + column] = 1;
-      labels.set(layout.labels, first);
-      if (layout.predictors !== undefined) {
-        predictors.set(
-          layout.predictors.map((token) => start + token),
-          first,
-        );
-      }
-      packAttend(layout, attendBits, words, first, start);
-      if (averaging !== undefined) writeGroups(layout, averaging, b * seq, start);
-    }
-  });
-  const masks = { attentionMask, attendBits, gate, sumMask, sinkMask };
-  return { batch, seq, inputIds, positionIds, ...masks, averaging, labels, predictors };
 }

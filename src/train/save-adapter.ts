@@ -1,7 +1,8 @@
 /** @file Trained parameters as an adapter in PEFT's format. */
 import type { DecoderConfig } from "../models/config.js";
 import { projectionSize } from "../models/projections.js";
-import { saveAdapter, type LoraPair } from "../weights/adapter.js";
+import { saveAdapter } from "../weights/adapter.js";
+import type { LoraPair } from "../weights/lora-pairs.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import { loraName, type ParameterLayout, type ParameterSpec } from "./parameters.js";
 

@@ -3,7 +3,8 @@
  * samples end together, so that their inputs are the last segment; those with fewer steps begin later.
  */
 import { PrecisError } from "../errors.js";
-import { IGNORED_LABEL, type PaddedBatch } from "./parallel-layout.js";
+import type { PaddedBatch } from "./padded-batch.js";
+import { IGNORED_LABEL } from "./parallel-layout.js";
 import { packMask } from "./packed-mask.js";
 import { PAD_POSITION } from "./positions.js";
 

@@ -5,7 +5,8 @@
  * those of the text, since in one pass a key cannot move.
  */
 import { planStep, slotsAfter, type StreamSizes } from "../memory/methods/stream-compression.js";
-import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from "./parallel-layout.js";
+import { IGNORED_LABEL, type ParallelLayout, type Segment } from "./parallel-layout.js";
+import type { TokenIds } from "./parallel-mode.js";
 import { compPositions } from "./positions.js";
 
 /** What decides where a stream is compressed; `compTokens` of one compression. */

@@ -2,7 +2,8 @@
  * @file What the teacher of distillation reads: the text of a batch's samples without COMP and SUM tokens, in the same
  * rows and order as the student's, with the full context visible.
  */
-import { IGNORED_LABEL, type ParallelLayout, type PlacedLayout } from "./parallel-layout.js";
+import type { PlacedLayout } from "./padded-batch.js";
+import { IGNORED_LABEL, type ParallelLayout } from "./parallel-layout.js";
 
 /** Sample number of places that hold no text. */
 const NO_SAMPLE = -1;

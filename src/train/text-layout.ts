@@ -16,7 +16,8 @@ import { sentinelIds, sentinelPositions, type Span } from "../sentinel/sentinel-
 import { isScatteredKept, localStart } from "../sentinel/sparse-rules.js";
 import type { MaskRule } from "./attention-mask.js";
 import { layoutStream, type StreamMode } from "./stream-layout.js";
-import { IGNORED_LABEL, type ParallelLayout, type Segment, type TokenIds } from "./parallel-layout.js";
+import { IGNORED_LABEL, type ParallelLayout, type Segment } from "./parallel-layout.js";
+import type { TokenIds } from "./parallel-mode.js";
 
 /**
  * How a block of text is read:

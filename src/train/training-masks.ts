@@ -7,7 +7,7 @@ import { floatTensor, type Feeds } from "../runtime/engine-session.js";
 import { AVERAGING_PARTS, noAveraging } from "./averaging-groups.js";
 import { averagesFromGroups, biasOfMask, maskFromBits, withinWindow } from "./mask-graph.js";
 import { packedWords } from "./packed-mask.js";
-import type { PaddedBatch } from "./parallel-layout.js";
+import type { PaddedBatch } from "./padded-batch.js";
 
 /** Names of the inputs. */
 export const MASK_IO = {

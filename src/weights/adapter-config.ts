@@ -1,5 +1,6 @@
 /** @file The configuration of a PEFT LoRA adapter: what is accepted, and the rank and scale of each module. */
-import { PrecisError } from "../errors.js";
+import type { PrecisError } from "../errors.js";
+import { invalidAdapter } from "./adapter-errors.js";
 import { isRecord } from "./files.js";
 
 /** What Precis adds to `adapter_config.json`: how the adapter compresses. */
@@ -43,11 +44,6 @@ const KNOWN_FIELDS: ReadonlySet<string> = new Set(
 );
 /** Initialisations that also change the base model, so that the adapter does not fit the original. */
 const BASE_CHANGING_INITS: RegExp = /^(pissa|olora|corda|loftq|lora_ga)/i;
-
-/** An ADAPTER_INVALID error about the adapter in `directory`. */
-export function invalidAdapter(directory: string, problem: string, nextStep?: string): PrecisError {
-  return new PrecisError("ADAPTER_INVALID", `The adapter in ${directory} ${problem}.`, { nextStep });
-}
 
 /**
  * Checks the JSON of an `adapter_config.json`.

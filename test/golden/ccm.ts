@@ -3,7 +3,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { buildLayout, type ParallelLayout, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { buildLayout, type ParallelLayout } from "#precis/train/parallel-layout.js";
+import type { ParallelMode } from "#precis/train/parallel-mode.js";
 
 /** Names of the nine golden modes. */
 export const GOLDEN_MODES: readonly string[] = [

@@ -10,7 +10,7 @@ import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { readDecoderConfig } from "#precis/models/registry.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { layoutParameters } from "#precis/train/parameters.js";
-import { padLayouts } from "#precis/train/parallel-layout.js";
+import { padLayouts } from "#precis/train/padded-batch.js";
 import { batchLabels, trainingFeeds } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "#precis/train/training-graph.js";
 import { openCheckpoint } from "#precis/weights/checkpoint.js";

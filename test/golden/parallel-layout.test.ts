@@ -4,7 +4,8 @@ import { join } from "node:path";
 
 import { describe, expect, test } from "vitest";
 
-import { buildLayout, padLayouts } from "#precis/train/parallel-layout.js";
+import { padLayouts } from "#precis/train/padded-batch.js";
+import { buildLayout } from "#precis/train/parallel-layout.js";
 import { GOLDEN_MODES, goldenLayouts, goldenMode } from "./ccm.js";
 import { goldenDirectory, goldenFloats, goldenNumbers, readGolden, type GoldenTensor } from "./golden.js";
 import { dense, type DenseBatch } from "../reference/dense-batch.js";

@@ -8,7 +8,9 @@ import { performance } from "node:perf_hooks";
 import * as fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 
-import { buildLayout, padLayouts, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { padLayouts } from "#precis/train/padded-batch.js";
+import { buildLayout } from "#precis/train/parallel-layout.js";
+import type { ParallelMode } from "#precis/train/parallel-mode.js";
 import { GOLDEN_MODES, goldenLayouts, goldenMode } from "../golden/ccm.js";
 import { goldenDirectory, goldenFloats, goldenNumbers, readGolden } from "../golden/golden.js";
 import { decode, readDecoderModel, type DecodeInput } from "./decoder.js";

@@ -2,7 +2,7 @@
 
 import { denseAveraging } from "#precis/train/averaging-groups.js";
 import { unpackMask } from "#precis/train/packed-mask.js";
-import type { PaddedBatch } from "#precis/train/parallel-layout.js";
+import type { PaddedBatch } from "#precis/train/padded-batch.js";
 
 /** A batch with dense squares, [batch, seq, seq] each. */
 export type DenseBatch = Omit<PaddedBatch, "averaging"> & {

@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 
 import type { Episode } from "#precis/data/episode.js";
 import { layoutEpisode } from "#precis/train/batches.js";
-import { IGNORED_LABEL, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { IGNORED_LABEL } from "#precis/train/parallel-layout.js";
+import type { ParallelMode } from "#precis/train/parallel-mode.js";
 import { MODES } from "./tiny-training.js";
 
 const episode: Episode = {

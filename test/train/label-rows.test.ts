@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { layoutParameters } from "#precis/train/parameters.js";
-import { placeLayouts } from "#precis/train/parallel-layout.js";
+import { placeLayouts } from "#precis/train/padded-batch.js";
 import { placeTeacher } from "#precis/train/teacher-batch.js";
 import type { DistilledBatch } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, type TrainingGraphSpec } from "#precis/train/training-graph.js";

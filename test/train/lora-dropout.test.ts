@@ -9,7 +9,7 @@ import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { dropoutFeeds, emitDropout } from "#precis/train/lora-dropout.js";
 import { layoutParameters } from "#precis/train/parameters.js";
-import { padLayouts, type PaddedBatch } from "#precis/train/parallel-layout.js";
+import { padLayouts, type PaddedBatch } from "#precis/train/padded-batch.js";
 import { Trainer } from "#precis/train/trainer.js";
 import { buildTrainingGraph } from "#precis/train/training-graph.js";
 import { normalGenerator } from "../reference/random-tensors.js";

@@ -17,7 +17,8 @@ import {
   withinWindow,
 } from "#precis/train/mask-graph.js";
 import { packAttend, packedWords, packMask, unpackMask } from "#precis/train/packed-mask.js";
-import { buildLayout, type ParallelLayout, type ParallelMode } from "#precis/train/parallel-layout.js";
+import { buildLayout, type ParallelLayout } from "#precis/train/parallel-layout.js";
+import type { ParallelMode } from "#precis/train/parallel-mode.js";
 import { layoutText, type TextMode } from "#precis/train/text-layout.js";
 import { oracleAverage, type OracleMode } from "../reference/mask-oracle.js";
 

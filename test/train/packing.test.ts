@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { builtBatches, packedBatches, type BatchOptions } from "#precis/train/batches.js";
 import { countLabels, estimateLabelBudget, packLayouts } from "#precis/train/packing.js";
-import { IGNORED_LABEL, placeLayouts, type PaddedBatch, type ParallelLayout } from "#precis/train/parallel-layout.js";
+import { placeLayouts, type PaddedBatch } from "#precis/train/padded-batch.js";
+import { IGNORED_LABEL, type ParallelLayout } from "#precis/train/parallel-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import type { Episode } from "#precis/data/episode.js";
 import {

@@ -8,14 +8,9 @@ import { describe, expect, test } from "vitest";
 import { attends } from "#precis/train/attention-mask.js";
 import { mergeWeight } from "#precis/train/averaging.js";
 import { poolSizes } from "#precis/train/pooling.js";
-import {
-  buildLayout,
-  compTokenIds,
-  IGNORED_LABEL,
-  padLayouts,
-  sumTokenIds,
-  type ParallelMode,
-} from "#precis/train/parallel-layout.js";
+import { padLayouts } from "#precis/train/padded-batch.js";
+import { buildLayout, IGNORED_LABEL } from "#precis/train/parallel-layout.js";
+import { compTokenIds, sumTokenIds, type ParallelMode } from "#precis/train/parallel-mode.js";
 import { compPositions } from "#precis/train/positions.js";
 import {
   firstSum,
@@ -220,11 +215,5 @@ describe("bad input", () => {
     [{ chunks: [], input }, { ...good, decay: 1.1 }, "OPTION_INVALID"],
   ])("%j is refused", (one, badMode, code) => {
     expect(() => buildLayout(one, badMode)).toThrow(expect.objectContaining({ code }));
-  });
-
-  test("a batch of nothing, or too short a length, is refused", () => {
-    const layout = buildLayout({ chunks: [[1, 2]], input }, good);
-    expect(() => padLayouts([])).toThrow(expect.objectContaining({ code: "INPUT_INVALID" }));
-    expect(() => padLayouts([layout], { length: 3 })).toThrow(expect.objectContaining({ code: "INPUT_INVALID" }));
   });
 });

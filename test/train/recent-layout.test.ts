@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { recentSpanWords, type Leaving } from "#precis/sentinel/recent-rules.js";
 import { sentinelIds } from "#precis/sentinel/sentinel-tokens.js";
 import { attends } from "#precis/train/attention-mask.js";
-import { padLayouts, placeLayouts } from "#precis/train/parallel-layout.js";
+import { padLayouts, placeLayouts } from "#precis/train/padded-batch.js";
 import { layoutText, type TextBlock, type TextMode } from "#precis/train/text-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import { dense } from "../reference/dense-batch.js";

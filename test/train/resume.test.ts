@@ -11,7 +11,7 @@ import { writeLossPlot } from "#precis/train/loss-plot.js";
 import { RunDirectory, type Checkpoint, type MetricsLine } from "#precis/train/run-directory.js";
 import { runTraining, type TrainingResult, type TrainingRun as GeneralRun } from "#precis/train/run-training.js";
 import { expectError } from "../conformance/expect-error.js";
-import type { PaddedBatch } from "#precis/train/parallel-layout.js";
+import type { PaddedBatch } from "#precis/train/padded-batch.js";
 import { saveTrainedAdapter } from "#precis/train/save-adapter.js";
 import { MODES, specFor, tinyTraining, type TinyTraining } from "./tiny-training.js";
 

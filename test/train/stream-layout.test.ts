@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { Memory } from "#precis/index.js";
 import { attends } from "#precis/train/attention-mask.js";
-import { padLayouts, placeLayouts } from "#precis/train/parallel-layout.js";
+import { padLayouts, placeLayouts } from "#precis/train/padded-batch.js";
 import { layoutStream, streamRoom, type StreamMode } from "#precis/train/stream-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import { createFixture, textIds, type Fixture } from "../conformance/fixtures.js";

@@ -7,7 +7,7 @@ import { SeededRandom } from "#precis/data/random.js";
 import { drawSpans, wrappedShare } from "#precis/sentinel/draw-spans.js";
 import { sentinelIds, type Span } from "#precis/sentinel/sentinel-tokens.js";
 import { attends } from "#precis/train/attention-mask.js";
-import { padLayouts, placeLayouts } from "#precis/train/parallel-layout.js";
+import { padLayouts, placeLayouts } from "#precis/train/padded-batch.js";
 import { layoutSpans, layoutText, type TextMode } from "#precis/train/text-layout.js";
 import { batchLabels } from "#precis/train/training-batch.js";
 import { sentinelAttends, sentinelLabels, sentinelPosition } from "../reference/sentinel-oracle.js";

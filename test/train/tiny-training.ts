@@ -9,13 +9,8 @@ import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { openBaseModel, type BaseModel } from "#precis/train/base-model.js";
 import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
-import {
-  buildLayout,
-  compTokenIds,
-  sumTokenIds,
-  type ParallelLayout,
-  type ParallelMode,
-} from "#precis/train/parallel-layout.js";
+import { buildLayout, type ParallelLayout } from "#precis/train/parallel-layout.js";
+import { compTokenIds, sumTokenIds, type ParallelMode } from "#precis/train/parallel-mode.js";
 import { ParallelPass } from "#precis/train/parallel-pass.js";
 import { Trainer, type TrainerParts } from "#precis/train/trainer.js";
 import { batchLabels, trainingFeeds, type BatchLabels, type DistilledBatch } from "#precis/train/training-batch.js";

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 
-import { padLayouts, type PaddedBatch } from "#precis/train/parallel-layout.js";
+import { padLayouts, type PaddedBatch } from "#precis/train/padded-batch.js";
 import { difference } from "../golden/compare.js";
 import {
   layoutOf,

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { PrecisError } from "../../errors.js";
 import type { Memory } from "../../memory/memory.js";
-import type { MemoryStats } from "../../memory/session.js";
+import type { MemoryStats } from "../../memory/memory-stats.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import type { GenerateOptions } from "../../runtime/protocol.js";
 import type { ChatMessage } from "../../text/chat-template.js";

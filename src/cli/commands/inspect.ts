@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { PrecisError } from "../../errors.js";
 import type { Memory } from "../../memory/memory.js";
-import type { MemoryStats } from "../../memory/session.js";
+import type { MemoryStats } from "../../memory/memory-stats.js";
 import type { LanguageModel } from "../../runtime/model.js";
 import { describeNextTokens, nextTokens, type NextToken } from "../inspect/next-tokens.js";
 import { summarizeNll, writeLogits, writeMemory, writeNll } from "../inspect/outputs.js";

@@ -1,7 +1,7 @@
 /** @file One memory in the comparison of `precis replay`. */
 import { PrecisError } from "../../errors.js";
 import type { Memory } from "../../memory/memory.js";
-import type { MemoryStats } from "../../memory/session.js";
+import type { MemoryStats } from "../../memory/memory-stats.js";
 import { logProbability } from "../../runtime/sampler.js";
 import type { ChatMessage } from "../../text/chat-template.js";
 import type { AnswerTokens } from "./conversation.js";

@@ -2,7 +2,7 @@
 import { PrecisError } from "../../errors.js";
 import type { LoraTarget } from "../../models/decoder-io.js";
 import type { BaseModel } from "../../train/base-model.js";
-import { compTokenIds, sumTokenIds } from "../../train/parallel-layout.js";
+import { compTokenIds, sumTokenIds } from "../../train/parallel-mode.js";
 import type { LayoutMode } from "../../train/batches.js";
 import { streamRoom, type StreamShape } from "../../train/stream-layout.js";
 import { isTextMode } from "../../train/text-layout.js";

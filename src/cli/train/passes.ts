@@ -7,7 +7,7 @@ import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/bat
 import type { DropoutOptions } from "../../train/lora-dropout.js";
 import { resolvePrecision } from "../../train/loss-scale.js";
 import { countLabels, estimateLabelBudget, type LabelBudget } from "../../train/packing.js";
-import { sumTokenIds } from "../../train/parallel-layout.js";
+import { sumTokenIds } from "../../train/parallel-mode.js";
 import { ParallelPass } from "../../train/parallel-pass.js";
 import type { ParameterSpec } from "../../train/parameters.js";
 import { RecurrentPass } from "../../train/recurrent-pass.js";

@@ -1,5 +1,6 @@
 /** @file AutoCompressor: summary vectors of all steps as a soft prompt. Chevalier et al. 2023, arXiv:2305.14788. */
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { renumberSlots } from "../slot-positions.js";
 import { dropOldestMemory } from "./ccm.js";
 import { summarizeOpenStep } from "./recurrent.js";
 
@@ -24,7 +25,7 @@ export const autocompressor: MemoryMethod = defineMethod({
       if (session.openIds.length === 0) return;
       await summarizeOpenStep(session, true);
       dropOldestMemory(session.row, options.limit);
-      if (session.row.length < session.position) session.renumber();
+      if (session.row.length < session.position) renumberSlots(session);
     },
   }),
 });

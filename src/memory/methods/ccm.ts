@@ -2,6 +2,8 @@
 import type { KvRow } from "../../cache/kv-row.js";
 import type { FeedPurpose, OptionSpec, Visibility } from "../method.js";
 import type { MemorySession } from "../session.js";
+import { runCompTokens } from "./comp-tokens.js";
+import { reread } from "./reread.js";
 
 /** Options of both CCM methods. */
 export const CCM_OPTIONS: {
@@ -43,7 +45,7 @@ export async function settleOpenStep(session: MemorySession, options: CcmOptions
   const { row } = session;
   // Input was read with the memory in sight; without recursion, context must not have been.
   if (!options.recursive && session.openPurpose === "input") {
-    await session.reread(session.openIds, session.openStart, session.position - session.openIds.length);
+    await reread(session, session.openIds, session.openStart, session.position - session.openIds.length);
   }
   if (session.steps > 0) return;
   for (let slot = 0; slot < Math.min(options.sink, row.length); slot++) row.setKind(slot, "sink");
@@ -65,7 +67,7 @@ export async function compressOpenStep(session: MemorySession, options: CcmOptio
   const { row } = session;
   await settleOpenStep(session, options);
   const positions = Array.from({ length: session.compTokens }, (_, k) => session.position + k);
-  await session.compress(positions, options.recursive ? undefined : hideMemory(session));
+  await runCompTokens(session, positions, options.recursive ? undefined : hideMemory(session));
   row.arrange(row.kinds.flatMap((kind, slot) => (kind === "text" || kind === "span" ? [] : [slot])));
   return row.length - session.compTokens;
 }

@@ -3,6 +3,8 @@
  * arXiv:2304.08467, with CCM's conditional LoRA in place of full fine-tuning.
  */
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { runCompTokens } from "./comp-tokens.js";
+import { reread } from "./reread.js";
 
 /** Compress the whole context at once. */
 export const gist: MemoryMethod = defineMethod({
@@ -17,10 +19,10 @@ export const gist: MemoryMethod = defineMethod({
     async closeStep(session) {
       const context = [...(state["context"] as number[]), ...session.openIds];
       if (context.length === 0) return;
-      await session.reread(context, 0, 0);
+      await reread(session, context, 0, 0);
       state["context"] = context;
       const positions = Array.from({ length: session.compTokens }, (_, k) => session.position + k);
-      await session.compress(positions, undefined, { ...session.openOrigin, firstStep: 1, firstToken: 0 });
+      await runCompTokens(session, positions, undefined, { ...session.openOrigin, firstStep: 1, firstToken: 0 });
       const sinks = Math.min(sink, context.length);
       for (let slot = 0; slot < sinks; slot++) session.row.setKind(slot, "sink");
       const compressed = Array.from({ length: session.compTokens }, (_, k) => context.length + k);

@@ -4,8 +4,10 @@
  * averages keys before rotation, all at the same place.
  */
 import { joinOrigins } from "../../cache/slot-origin.js";
-import type { MemorySession } from "../session.js";
 import { defineMethod, type MemoryMethod } from "../method.js";
+import type { MemorySession } from "../session.js";
+import { moveSlot, moveSlotsBack, renumberSlots } from "../slot-positions.js";
+import { runCompTokens } from "./comp-tokens.js";
 import {
   planStep,
   slotsAfter,
@@ -28,8 +30,8 @@ function mergeCompressed(session: MemorySession, step: StreamStep, count: number
   for (let k = 0; k < compTokens; k++) {
     const slot = step.sink + k;
     // Numbered as in the text, a memory of everything so far stands where its latest part does.
-    if (bySlot) session.moveTo(newest + k, slot);
-    else session.moveTo(slot, row.positions[newest + k] as number);
+    if (bySlot) moveSlot(session, newest + k, slot);
+    else moveSlot(session, slot, row.positions[newest + k] as number);
     row.blend(slot, newest + k, 1 / count);
   }
   row.arrange(slotsAfter({ ...step, dropped: 0 }, newest, 0));
@@ -50,7 +52,7 @@ async function compressOldest(
   const first = (row.positions[step.source - 1] as number) + 1;
   const positions = Array.from({ length: compTokens }, (_, k) => first + k);
   const origin = joinOrigins(row.origins.slice(step.sink + step.memory, step.source));
-  await session.compress(positions, (_query, key) => key < step.source || key >= past, origin);
+  await runCompTokens(session, positions, (_query, key) => key < step.source || key >= past, origin);
   if (update === "merge" && count > 1) mergeCompressed(session, step, count, bySlot);
   else row.arrange(slotsAfter(step, past, compTokens));
   state["compressions"] = count;
@@ -64,7 +66,7 @@ async function compressOldest(
 function keepNear(session: MemorySession, sink: number, coming: number): void {
   const { row, position, runner } = session;
   if (position + coming <= runner.config.maxPositions || row.length <= sink) return;
-  session.moveBack(sink, Math.min(...row.positions.slice(sink)) - sink);
+  moveSlotsBack(session, sink, Math.min(...row.positions.slice(sink)) - sink);
 }
 
 /** Compress what leaves the window. */
@@ -134,7 +136,7 @@ export const streamingCcm: MemoryMethod = defineMethod({
         for (let slot = 0; slot < step.sink; slot++) row.setKind(slot, "sink");
         if (step.source === 0) row.arrange(slotsAfter(step, before.length, 0));
         else await compressOldest(session, step, options.update, bySlot, state);
-        if (bySlot) session.renumber();
+        if (bySlot) renumberSlots(session);
         else keepNear(session, step.sink, options.window + 1 - row.length + step.stale + session.compTokens);
         // Published rules compress once, however much too long the row still is.
         if (step.source > 0) return;

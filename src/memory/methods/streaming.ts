@@ -3,6 +3,7 @@
  * (StreamingLLM), arXiv:2309.17453.
  */
 import { defineMethod, type MemoryMethod } from "../method.js";
+import { renumberSlots } from "../slot-positions.js";
 
 /** Keep the first tokens and the most recent ones. */
 export const streaming: MemoryMethod = defineMethod({
@@ -37,7 +38,7 @@ export const streaming: MemoryMethod = defineMethod({
       const dropped = Math.max(1, Math.min(evict - spared, row.length - sink));
       const slots = Array.from({ length: row.length }, (_, slot) => slot);
       row.arrange([...slots.slice(0, sink), ...slots.slice(sink + dropped)]);
-      session.renumber();
+      renumberSlots(session);
     },
   }),
 });

@@ -3,7 +3,8 @@ import { Ajv } from "ajv";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Automaton } from "#precis/grammar/automaton.js";
-import { compileSchema, type JsonSchema } from "#precis/grammar/schema.js";
+import { compileSchema } from "#precis/grammar/schema-compiler.js";
+import type { JsonSchema } from "#precis/grammar/schema.js";
 import { openWriter, type Writer } from "./writer.js";
 
 let writer: Writer;
