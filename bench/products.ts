@@ -96,7 +96,7 @@ function product(library: Library, graph: GraphBuilder, x: Value, kind: Kind, si
   return y as Value;
 }
 
-/** A graph whose outputs y0, y1, … are the largest values of `count` products with one left matrix. */
+/** A graph whose outputs y0, y1, … are the largest values in the last rows of `count` products with one left matrix. */
 function productGraph(library: Library, kind: Kind, sizes: Sizes, count: number): GraphBuilder {
   const graph = new library.GraphBuilder("products");
   const cast = (value: Value, dtype: Kind["dtype"], shape: readonly number[]): Value => {
@@ -108,8 +108,15 @@ function productGraph(library: Library, kind: Kind, sizes: Sizes, count: number)
   const x = kind.dtype === "float32" ? fed : cast(fed, kind.dtype, shape);
   for (let index = 0; index < count; index++) {
     const y = product(library, graph, x, kind, sizes, index + 1);
+    // Of one row only, so that looking at the product costs nothing beside it.
+    const row = graph.node({
+      opType: "Gather",
+      inputs: [y, graph.integers([sizes.tokens - 1])],
+      attributes: { axis: 0n },
+      outputs: [{ dtype: kind.dtype, shape: [1, sizes.outFeatures] }],
+    });
     const outputs = [{ dtype: kind.dtype, shape: [] }];
-    const [largest] = graph.node({ opType: "ReduceMax", inputs: [y], attributes: { keepdims: 0n }, outputs });
+    const [largest] = graph.node({ opType: "ReduceMax", inputs: row, attributes: { keepdims: 0n }, outputs });
     graph.output(cast(largest as Value, "float32", []), `y${index}`);
   }
   return graph;
