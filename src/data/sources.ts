@@ -55,7 +55,7 @@ export interface SourceFilter {
 
 /**
  * The sources at `path`.
- * @throws FILE_NOT_FOUND, FILE_INVALID
+ * @throws FILE_NOT_FOUND, FILE_INVALID; OPTION_INVALID if a source to leave out is not there
  */
 export async function listSources(path: string, filter: SourceFilter = {}): Promise<Source[]> {
   const present = [];
@@ -64,6 +64,14 @@ export async function listSources(path: string, filter: SourceFilter = {}): Prom
   for (const { folder, setting } of present) sources.push(...(await listKnown(join(path, folder), setting)));
   if (present.length === 0) sources.push(...(await listOther(path)));
   const { includeResearchOnly = false, only, without = [] } = filter;
+  // A name that is misspelled would let in what was to be left out.
+  const unknown = without.find((name) => sources.every((source) => source.name !== name));
+  if (unknown !== undefined) {
+    throw new PrecisError("OPTION_INVALID", `There is no source "${unknown}" to leave out.`, {
+      value: unknown,
+      nextStep: `Sources: ${sources.map(({ name }) => name).join(", ")}.`,
+    });
+  }
   return sources.filter(
     ({ name, researchOnly }) =>
       (includeResearchOnly || !researchOnly) && only?.includes(name) !== false && !without.includes(name),

@@ -38,6 +38,7 @@ describe("the known layout", () => {
       "vowel",
     ]);
     expect(await names({ only: ["open", "size"], without: ["open"] })).toEqual(["size"]);
+    await expect(names({ without: ["opne"] })).rejects.toMatchObject({ code: "OPTION_INVALID", value: "opne" });
   });
 
   test("tasks on no list are left out", async () => {
