@@ -1,6 +1,6 @@
 /** @file Cache rows against plain lists of slots, whatever is done to them, alone or in shared stores. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { KvRow, type NewRows } from "#precis/cache/kv-row.js";

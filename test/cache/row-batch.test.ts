@@ -1,5 +1,5 @@
 /** @file Rows that come and go in a batch lie side by side, hold what they held, and are not all copied each time. */
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { KvRow } from "#precis/cache/kv-row.js";

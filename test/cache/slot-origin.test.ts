@@ -1,6 +1,6 @@
 /** @file Where slots come from: joined when slots are merged, and kept in few numbers. */
 import { describe, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { joinOrigins, packOrigins, tokenOrigins, unpackOrigins, type SlotOrigin } from "#precis/cache/slot-origin.js";
 
 const origin: fc.Arbitrary<SlotOrigin | undefined> = fc.option(

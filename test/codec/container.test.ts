@@ -1,6 +1,6 @@
 /** @file The snapshot format: what goes in comes out, and its layout stays what it is. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { decodeContainer, encodeContainer } from "#precis/codec/container.js";

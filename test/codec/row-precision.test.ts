@@ -1,6 +1,6 @@
 /** @file Rows in every precision: their sizes, how near they come back, and entropy coding that loses nothing. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { decodeContainer, encodeContainer } from "#precis/codec/container.js";

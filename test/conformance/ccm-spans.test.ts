@@ -1,6 +1,6 @@
 /** @file Conversations whose steps contain sentinel spans and are then compressed by CCM, against a float64 reference. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { sentinelIds, type Memory } from "#precis/index.js";

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { CreateMemoryOptions, Memory } from "#precis/index.js";

@@ -1,6 +1,6 @@
 /** @file Sentinel spans whose tokens leave one by one or spanwise, against one float64 pass over the whole text in its training form. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type Memory } from "#precis/index.js";

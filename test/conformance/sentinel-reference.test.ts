@@ -1,6 +1,6 @@
 /** @file Sentinel, local and scattered memories against one float64 pass over the whole text in its training form. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { sentinelIds, type Memory } from "#precis/index.js";

@@ -1,6 +1,6 @@
 /** @file Texts under a schema: whatever the model would like to write, what comes parses and validates. */
 import { Ajv } from "ajv";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Automaton } from "#precis/grammar/automaton.js";
 import { compileSchema } from "#precis/grammar/schema-compiler.js";

@@ -1,6 +1,6 @@
 /** @file RoPE frequencies of every scaling scheme against their published formulas, and rotation of cached keys. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { ConfigReader } from "#precis/models/config.js";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, describe, expect, test } from "vitest";
 
 import { padLayouts } from "#precis/train/padded-batch.js";

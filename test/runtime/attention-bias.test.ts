@@ -1,6 +1,6 @@
 /** @file Who sees whom in a run: causality, padding, windows, and what a method hides. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { expect, test } from "vitest";
 
 import { attentionBias, type BiasRow } from "#precis/runtime/attention-bias.js";

@@ -1,6 +1,6 @@
 /** @file Choosing tokens: greedy, by temperature, cut to the likely ones, penalised, reproducible. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { argmax, logProbability, Sampler, type SamplingOptions } from "#precis/runtime/sampler.js";

@@ -1,6 +1,6 @@
 /** @file Who may do what, and that nothing which a client sends makes the server fail. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import type { Fixture } from "../conformance/fixtures.js";
 import { SHORT, testServer, tinyFixture, user, type TestServer } from "./fixture.js";
 

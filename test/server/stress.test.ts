@@ -1,6 +1,6 @@
 /** @file Many clients at once, some of which leave: nothing fails, nothing is stuck, and no more memory is held than allowed. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { MemoryStore } from "#precis/index.js";
 import type { Fixture } from "../conformance/fixtures.js";
 import { SHORT, testServer, tinyFixture, user, type TestServer } from "./fixture.js";

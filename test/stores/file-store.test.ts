@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, expect, test } from "vitest";
 
 import { fromFileName, toFileName } from "#precis/stores/file-names.js";

@@ -1,6 +1,6 @@
 /** @file Frames of stored sessions: what goes in comes out, and whatever was changed, cut or moved is refused. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { expect, test } from "vitest";
 
 import { decodeFrame, encodeFrame } from "#precis/stores/frame.js";

@@ -1,6 +1,6 @@
 /** @file Half floats and element types, against their definitions. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import {

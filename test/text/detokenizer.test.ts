@@ -1,4 +1,4 @@
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { beforeAll, describe, expect, it } from "vitest";
 import { StreamingDetokenizer } from "#precis/text/detokenizer.js";
 import { Tokenizer } from "#precis/text/tokenizer.js";

@@ -1,4 +1,4 @@
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, it } from "vitest";
 import { StopMatcher } from "#precis/text/stop-strings.js";
 

@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll } from "vitest";
 
 /** Repository-relative directory of the embedded model: a byte-level BPE tokenizer with a chat template. */

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { beforeAll, describe, expect, it } from "vitest";
 import { Tokenizer } from "#precis/text/tokenizer.js";
 import {

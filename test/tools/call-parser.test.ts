@@ -1,5 +1,5 @@
 /** @file Calls in answers: found however the text is cut, and never shown as text. */
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 import { callText } from "#precis/tools/call-format.js";
 import { CallParser, type AnswerPart } from "#precis/tools/call-parser.js";

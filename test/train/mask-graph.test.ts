@@ -2,7 +2,7 @@
 
 import { tmpdir } from "node:os";
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { GraphBuilder, type Value } from "#precis/graph/builder.js";

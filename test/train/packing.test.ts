@@ -1,6 +1,6 @@
 /** @file Several samples in one row: each is trained as if it had the row to itself. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { builtBatches, packedBatches, type BatchOptions } from "#precis/train/batches.js";

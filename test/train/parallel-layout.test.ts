@@ -2,7 +2,7 @@
 
 import { performance } from "node:perf_hooks";
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { attends } from "#precis/train/attention-mask.js";

@@ -1,6 +1,6 @@
 /** @file Text all in spans, whose tokens stay visible while they are recent, against the oracle. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { recentSpanWords, type Leaving } from "#precis/sentinel/recent-rules.js";

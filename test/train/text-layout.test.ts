@@ -1,6 +1,6 @@
 /** @file Blocks of plain text: sentinel spans against the oracle, local and scattered attention, and drawing of spans. */
 
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 
 import { SeededRandom } from "#precis/data/random.js";

@@ -1,7 +1,7 @@
 /** @file Safetensors files: what is written reads back, and every kind of damage is named. */
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import * as fc from "fast-check";
+import { fc } from "../property.js";
 import { describe, expect, test } from "vitest";
 import { BYTES_PER_ELEMENT, elementCount, floatToHalf, type DType } from "#precis/tensor/dtype.js";
 import {

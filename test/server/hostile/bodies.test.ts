@@ -1,6 +1,6 @@
 /** @file Every route of the server's own description, with bodies and queries that fit, nearly fit or are no requests. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import { describeApi } from "#precis/server/openapi.js";
 import { ROUTES } from "#precis/server/routes/table.js";
 import type { Fixture } from "../../conformance/fixtures.js";

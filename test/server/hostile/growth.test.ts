@@ -2,7 +2,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import type { Fixture } from "../../conformance/fixtures.js";
 import { tinyFixture, user } from "../fixture.js";
 import { hostileValue, spelled } from "./hostile-values.js";

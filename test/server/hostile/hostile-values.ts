@@ -1,5 +1,5 @@
 /** @file Values that clients should not send. */
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 
 /** A mark in JSON for what `JSON.stringify` cannot write: {@link spelled} puts it in place. */
 const MARKS: Readonly<Record<string, () => string>> = {

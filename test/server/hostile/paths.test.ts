@@ -4,7 +4,7 @@ import { request as httpRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import { FileStore } from "#precis/index.js";
 import { listen, type Listening } from "#precis/server/listen.js";
 import { readPage } from "#precis/server/page.js";

@@ -1,5 +1,5 @@
 /** @file Values that fit a JSON schema, and values that nearly do. */
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import { hostileSchema, hostileText, hostileValue } from "./hostile-values.js";
 
 /** The parts of JSON Schema that our descriptions use. */

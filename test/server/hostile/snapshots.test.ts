@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { crc32, deflateRawSync } from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import { decodeContainer, encodeContainer, type Container } from "#precis/codec/container.js";
 import { createApp } from "#precis/server/app.js";
 import { createFixture, type Fixture } from "../../conformance/fixtures.js";

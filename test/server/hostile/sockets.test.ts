@@ -3,7 +3,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import * as fc from "fast-check";
+import { fc } from "../../property.js";
 import { listen, type Listening } from "#precis/server/listen.js";
 import type { Fixture } from "../../conformance/fixtures.js";
 import { tinyFixture, user } from "../fixture.js";
