@@ -1,6 +1,7 @@
 /** @file `npm run bench:products`: how fast a device multiplies the matrices of a training step, by kind of product. */
 import { tmpdir } from "node:os";
 import { parseArgs } from "node:util";
+import { choice, wholeNumber } from "./arguments.js";
 import { median } from "./measure.js";
 import { importProducts } from "./training/library.js";
 import { xorshift } from "./weights/random.js";
@@ -28,6 +29,9 @@ const SHAPES: readonly (readonly [inFeatures: number, outFeatures: number])[] = 
   [512, 8192],
 ];
 
+/** Weights of a row that share a scale, where they are quantised. */
+const BLOCK_SIZE = 32;
+
 /** A kind of product with a frozen matrix. */
 interface Kind {
   name: string;
@@ -36,7 +40,7 @@ interface Kind {
   dtype: "float32" | "float16";
   bits?: 4 | 8;
   /** Of MatMulNBits; 4 lets a kernel quantise the left matrix to int8. */
-  accuracyLevel?: number;
+  accuracyLevel?: 0 | 4;
 }
 
 const KINDS: readonly Kind[] = [
@@ -72,52 +76,29 @@ function product(library: Library, graph: GraphBuilder, x: Value, kind: Kind, si
     return library.matmul(graph, x, graph.weight(`w${seed}`, kind.dtype, [inFeatures, outFeatures], bytes));
   }
   const { bits } = kind;
-  const blockSize = 32;
-  const { blocks, scales } = library.quantizeBlocks(weights, outFeatures, inFeatures, { bits, blockSize });
-  const perRow = inFeatures / blockSize;
-  const inputs = [
-    graph.weight(`w${seed}`, "uint8", [outFeatures, perRow, (blockSize * bits) / 8], blocks),
-    graph.weight(`s${seed}`, kind.dtype, [outFeatures * perRow], library.fromFloat32(scales, kind.dtype)),
-  ];
-  const attributes = {
-    K: inFeatures,
-    N: outFeatures,
+  const { blocks, scales } = library.quantizeBlocks(weights, outFeatures, inFeatures, { bits, blockSize: BLOCK_SIZE });
+  const perRow = library.blocksPerRow(inFeatures, BLOCK_SIZE);
+  const weight = {
+    blocks: graph.weight(`w${seed}`, "uint8", [outFeatures, perRow, (BLOCK_SIZE * bits) / 8], blocks),
+    scales: graph.weight(`s${seed}`, kind.dtype, [outFeatures * perRow], library.fromFloat32(scales, kind.dtype)),
     bits,
-    block_size: blockSize,
-    accuracy_level: kind.accuracyLevel ?? 0,
+    blockSize: BLOCK_SIZE,
+    outFeatures,
+    inFeatures,
   };
-  const [y] = graph.node({
-    opType: "MatMulNBits",
-    domain: "com.microsoft",
-    inputs: [x, ...inputs],
-    attributes: Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, BigInt(value)])),
-    outputs: [{ dtype: kind.dtype, shape: [sizes.tokens, outFeatures] }],
-  });
-  return y as Value;
+  return library.quantizedLinear(graph, x, weight, kind.accuracyLevel);
 }
 
 /** A graph whose outputs y0, y1, … are the largest values in the last rows of `count` products with one left matrix. */
 function productGraph(library: Library, kind: Kind, sizes: Sizes, count: number): GraphBuilder {
   const graph = new library.GraphBuilder("products");
-  const cast = (value: Value, dtype: Kind["dtype"], shape: readonly number[]): Value => {
-    const to = dtype === "float32" ? 1n : 10n;
-    return graph.node({ opType: "Cast", inputs: [value], attributes: { to }, outputs: [{ dtype, shape }] })[0] as Value;
-  };
-  const shape = [sizes.tokens, sizes.inFeatures];
-  const fed = graph.input("x", "float32", shape);
-  const x = kind.dtype === "float32" ? fed : cast(fed, kind.dtype, shape);
+  const fed = graph.input("x", "float32", [sizes.tokens, sizes.inFeatures]);
+  const x = library.cast(graph, fed, kind.dtype);
   for (let index = 0; index < count; index++) {
     const y = product(library, graph, x, kind, sizes, index + 1);
     // Of one row only, so that looking at the product costs nothing beside it.
-    const row = graph.node({
-      opType: "Gather",
-      inputs: [y, graph.integers([sizes.tokens - 1])],
-      attributes: { axis: 0n },
-      outputs: [{ dtype: kind.dtype, shape: [1, sizes.outFeatures] }],
-    });
-    const outputs = [{ dtype: kind.dtype, shape: [] }];
-    const [largest] = graph.node({ opType: "ReduceMax", inputs: row, attributes: { keepdims: 0n }, outputs });
-    graph.output(cast(largest as Value, "float32", []), `y${index}`);
+    const row = library.slice(graph, y, 0, sizes.tokens - 1, 1);
+    graph.output(library.cast(graph, library.reduceMax(graph, row, [0, 1], false), "float32"), `y${index}`);
   }
   return graph;
 }
@@ -176,26 +157,28 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  const device = values.device === "webgpu" ? "webgpu" : "cpu";
-  const tokens = Number(values.tokens ?? (device === "webgpu" ? 15360 : 512));
+  const device = choice("device", values.device, ["cpu", "webgpu"]);
+  const tokens = wholeNumber("tokens", values.tokens ?? (device === "webgpu" ? "15360" : "512"));
+  const rounds = wholeNumber("rounds", values.rounds);
   const library = await importProducts();
   const results = [];
   for (const [inFeatures, outFeatures] of SHAPES) {
     const sizes = { tokens, inFeatures, outFeatures };
-    for (const { kind, times } of await measureShape(library, device, sizes, Number(values.rounds))) {
+    for (const { kind, times } of await measureShape(library, device, sizes, rounds)) {
       const milliseconds = median(times);
       const teraflops = (2 * tokens * inFeatures * outFeatures) / milliseconds / 1e9;
       results.push({ ...sizes, product: kind.name, milliseconds, teraflops });
     }
   }
-  if (values.json) console.log(JSON.stringify({ device, results }, null, 2));
-  else
-    for (const { inFeatures, outFeatures, product: name, milliseconds, teraflops } of results) {
-      const shape = `${tokens}x${inFeatures} · ${inFeatures}x${outFeatures}`;
-      console.log(
-        `${shape.padEnd(26)} ${name.padEnd(34)} ${milliseconds.toFixed(3).padStart(9)} ms ${teraflops.toFixed(2).padStart(8)} TFLOP/s`,
-      );
-    }
+  if (values.json) {
+    console.log(JSON.stringify({ device, results }, null, 2));
+    return;
+  }
+  for (const { inFeatures, outFeatures, product: name, milliseconds, teraflops } of results) {
+    const shape = `${tokens}x${inFeatures} · ${inFeatures}x${outFeatures}`.padEnd(26);
+    const rate = `${milliseconds.toFixed(3).padStart(9)} ms ${teraflops.toFixed(2).padStart(8)} TFLOP/s`;
+    console.log(`${shape} ${name.padEnd(34)} ${rate}`);
+  }
 }
 
 await main();

@@ -4,6 +4,7 @@ import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { choice, wholeNumber } from "./arguments.js";
 import { median } from "./measure.js";
 import { formatDevice, formatProfile, summarizeDevice, summarizeProfile } from "./profile-summary.js";
 import { watchOthers } from "./quiet.js";
@@ -148,19 +149,6 @@ function formatComparison(reports: readonly TrainingReport[]): string {
     loss.toFixed(4),
   ]);
   return [columns, ...rows].map((cells) => cells.map((cell) => cell.padStart(10)).join("")).join("\n");
-}
-
-/** One of the words that an option takes. */
-function choice<Word extends string>(option: string, value: string, words: readonly Word[]): Word {
-  const word = words.find((name) => name === value);
-  if (word === undefined) throw new Error(`--${option} ${value}: use ${words.join(" or ")}.`);
-  return word;
-}
-
-function wholeNumber(option: string, value: string): number {
-  const number = Number(value);
-  if (!Number.isInteger(number) || number < 1) throw new Error(`--${option} ${value}: use a whole number from 1 on.`);
-  return number;
 }
 
 async function main(): Promise<void> {

@@ -1,6 +1,9 @@
 /** @file Inner modules of the library, types from its declarations and code from the repository's dist. */
 import type * as BuilderModule from "../../dist/graph/builder.js";
+import type * as ElementwiseModule from "../../dist/graph/ops/elementwise.js";
 import type * as LinalgModule from "../../dist/graph/ops/linalg.js";
+import type * as MovementModule from "../../dist/graph/ops/movement.js";
+import type * as ReductionModule from "../../dist/graph/ops/reduction.js";
 import type * as EngineSessionModule from "../../dist/runtime/engine-session.js";
 import type * as DtypeModule from "../../dist/tensor/dtype.js";
 import type * as BaseModelModule from "../../dist/train/base-model.js";
@@ -36,7 +39,10 @@ export async function importTraining() {
 export async function importProducts() {
   return {
     ...(await built<typeof BuilderModule>("graph/builder.js")),
+    ...(await built<typeof ElementwiseModule>("graph/ops/elementwise.js")),
     ...(await built<typeof LinalgModule>("graph/ops/linalg.js")),
+    ...(await built<typeof MovementModule>("graph/ops/movement.js")),
+    ...(await built<typeof ReductionModule>("graph/ops/reduction.js")),
     ...(await built<typeof EngineSessionModule>("runtime/engine-session.js")),
     ...(await built<typeof DtypeModule>("tensor/dtype.js")),
     ...(await built<typeof QuantizeModule>("weights/quantize-blocks.js")),

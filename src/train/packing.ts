@@ -56,7 +56,7 @@ export function packLayouts(
 }
 
 /**
- * The batch with no more than `most` labels; each one is as likely to be kept as any other.
+ * The batch with no more than `most` labels, all of which have the same chance to be kept.
  * @param batchIndex number of the batch in its stream, so that a resumed run draws the same labels
  */
 export function dropSurplusLabels(batch: PaddedBatch, { most, seed }: LabelBudget, batchIndex: number): PaddedBatch {

@@ -33,7 +33,7 @@ describe("an answer with a format", () => {
     expect(new Ajv().validate(SCHEMA, JSON.parse(text))).toBe(true);
   });
 
-  test("leaves the memory as any other answer does", async () => {
+  test("leaves the memory as if prompt and answer had been appended", async () => {
     const [memory, twin] = [await fixture.memory(), await fixture.memory()];
     const { tokenIds } = await memory.answer("Move it: ", FORMAT);
     await twin.append([...(await fixture.model.tokenize("Move it: ")), ...tokenIds]);

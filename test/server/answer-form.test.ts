@@ -125,7 +125,7 @@ describe("a response format", () => {
     expect(new Ajv().validate(PERSON, JSON.parse(item.content[0].text))).toBe(true);
   });
 
-  test("goes on in a session as any answer does", async () => {
+  test("goes on in a session, where each turn is a step", async () => {
     await server.post("/v1/sessions", { id: "form", method: "ccm-concat" });
     for (let turn = 1; turn <= 2; turn++) {
       const answer = await server.post(CHAT, {

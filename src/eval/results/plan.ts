@@ -73,8 +73,7 @@ function readSetting(file: string, json: unknown, where: string): PlannedSetting
   if (only !== undefined && !isListOf(only, isText)) throw invalid(file, `${where}.only`, only);
   if (limit !== undefined && !isCount(limit)) throw invalid(file, `${where}.limit`, limit);
   if (maxOptions !== undefined && !isCount(maxOptions)) throw invalid(file, `${where}.maxOptions`, maxOptions);
-  if (questions !== undefined && (!isCount(questions) || questions === 0))
-    throw invalid(file, `${where}.questions`, questions);
+  if (questions !== undefined && !isPositive(questions)) throw invalid(file, `${where}.questions`, questions);
   if (!Array.isArray(methods) || methods.length === 0) throw invalid(file, `${where}.methods`, methods);
   const planned = methods.map((method: unknown): PlannedMethod => {
     if (typeof method === "string") return { label: method, method };
@@ -96,6 +95,10 @@ export function methodsOf({ methods, shuffled }: PlannedSetting): MethodSpec[] {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isPositive(value: unknown): value is number {
+  return isCount(value) && value > 0;
 }
 
 function isText(value: unknown): value is string {

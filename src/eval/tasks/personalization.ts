@@ -57,8 +57,9 @@ function questionsOf(
   shown.add(record.query.input);
   const others = records.filter((other) => other !== record && other.user === record.user);
   const offered = others.flatMap((other) => {
-    const isAlike = other.options.join("\u0000") === record.options.join("\u0000");
-    const entries: readonly Demonstration[] = isAlike ? [other.query, ...other.profile] : [other.query];
+    const entries: readonly Demonstration[] = haveSameOptions([record, other])
+      ? [other.query, ...other.profile]
+      : [other.query];
     return entries.map((entry) => ({ ...entry, options: other.options }));
   });
   for (const question of new SeededRandom(seed, "questions", record.id).shuffle(offered)) {

@@ -50,8 +50,16 @@ export interface QuantizedWeight {
   inFeatures: number;
 }
 
-/** x · weightᵀ for a block-quantised weight: [..., in] → [..., out]. Activations are quantised to int8 inside the kernel. */
-export function quantizedLinear(graph: GraphBuilder, x: Value, weight: QuantizedWeight): Value {
+/**
+ * x · weightᵀ for a block-quantised weight: [..., in] → [..., out]
+ * @param accuracyLevel of MatMulNBits; with 4, activations are quantised to int8 inside the kernel, with 0 they are not
+ */
+export function quantizedLinear(
+  graph: GraphBuilder,
+  x: Value,
+  weight: QuantizedWeight,
+  accuracyLevel: 0 | 4 = 4,
+): Value {
   const inner = staticSize(graph, "MatMulNBits", x, -1);
   if (inner !== weight.inFeatures) throw graph.shapeError("MatMulNBits", "inner axes differ", [x, weight.blocks]);
   return graph.node({
@@ -63,7 +71,7 @@ export function quantizedLinear(graph: GraphBuilder, x: Value, weight: Quantized
       N: BigInt(weight.outFeatures),
       bits: BigInt(weight.bits),
       block_size: BigInt(weight.blockSize),
-      accuracy_level: 4n,
+      accuracy_level: BigInt(accuracyLevel),
     },
     outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), weight.outFeatures] }],
   })[0] as Value;
