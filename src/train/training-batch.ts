@@ -57,13 +57,17 @@ export function labelFeeds(labels: BatchLabels, spec: TrainingGraphSpec, total: 
       value: count,
     });
   }
+  const rows = new Int32Array(spec.labels);
+  const ids = new Int32Array(spec.labels);
+  const inverse = new Int32Array(tokens).fill(spec.labels);
+  const place = (index: number, row: number): void => {
+    rows[index] = row;
+    inverse[row] = index;
+  };
+  labels.rows.forEach((row, index) => place(index, row));
+  ids.set(labels.ids);
   // Unused places still need rows of their own, since no row may be picked twice.
-  const taken = new Set(labels.rows);
-  const rows = [...labels.rows];
-  for (let row = 0; rows.length < spec.labels; row++) if (!taken.has(row)) rows.push(row);
-  const inverse = Array.from({ length: tokens }, () => spec.labels);
-  rows.forEach((row, place) => (inverse[row] = place));
-  const ids = Array.from({ length: spec.labels }, (_, place) => labels.ids[place] ?? 0);
+  for (let row = 0, index = count; index < spec.labels; row++) if (inverse[row] === spec.labels) place(index++, row);
   const weights = new Float32Array(spec.labels);
   weights.fill(1 / Math.max(1, total), 0, count);
   return {
@@ -78,7 +82,7 @@ function tokenFeeds(config: DecoderConfig, batch: PaddedBatch, spec: TrainingGra
   const { compTokens } = spec;
   const { vocabSize } = config;
   const shape = [batch.batch, batch.seq];
-  const ids = Array.from(batch.inputIds, (id) => (id < vocabSize ? id : 0));
+  const ids = batch.inputIds.map((id) => (id < vocabSize ? id : 0));
   if (compTokens === 0) return { [TRAINING_IO.inputIds]: integerTensor(ids, shape) };
   const mask = Float32Array.from(batch.inputIds, (id) => (id < vocabSize ? 1 : 0));
   const selection = new Float32Array(batch.inputIds.length * compTokens);
@@ -101,10 +105,10 @@ function teacherFeeds(
   { batch, seq, labels: places }: TrainingGraphSpec,
   { tokens }: BatchLabels,
 ): Feeds {
-  const labelRows = Array.from({ length: places }, () => 0);
+  const labelRows = new Int32Array(places);
   tokens.forEach((token, place) => (labelRows[place] = teacher.predictors[token] as number));
   const feeds: Feeds = {
-    [TEACHER_IO.inputIds]: integerTensor([...teacher.inputIds], [batch, seq]),
+    [TEACHER_IO.inputIds]: integerTensor(teacher.inputIds, [batch, seq]),
     [TEACHER_IO.samples]: floatTensor(teacher.samples, [batch, seq]),
     [TEACHER_IO.labelRows]: integerTensor(labelRows),
   };
