@@ -20,8 +20,8 @@ const HELP = `Usage: npm run bench:train -- [options]
   --labels SCOPE     what is predicted: all text (default) or the answer only
   --rank N           LoRA rank on q, k, v and o (default 16)
   --comp-tokens N    COMP tokens of a time step (default 4)
-  --precision P      fp32 (default), fp16, or both: measured in turn and shown side by side; the peak memory of the
-                     second is then that of both
+  --precision P      fp32 (default), fp16, int8, or several joined by commas: measured in turn and shown side by side;
+                     the peak memory of later ones is then that of all before too
   --recompute        compute layers again in the backward pass instead of keeping them
   --model DIR        frozen model (default: the embedded one)
   --threads N        CPU threads (default: as many as cores)
@@ -177,8 +177,9 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  const precision = choice("precision", values.precision, ["fp32", "fp16", "both"]);
-  const precisions: readonly Precision[] = precision === "both" ? ["fp32", "fp16"] : [precision];
+  const precisions = values.precision
+    .split(",")
+    .map((word) => choice<Precision>("precision", word, ["fp32", "fp16", "int8"]));
   const options: Omit<WorkloadOptions, "precision"> = {
     model: values.model,
     device: choice("device", values.device, ["cpu", "webgpu"]),

@@ -88,7 +88,8 @@ export async function prepareWorkload(options: WorkloadOptions): Promise<Workloa
   const library = await importTraining();
   const { model, device, threads, rows, rowLength, compTokens, precision, profilePrefix } = options;
   const base = await library.openBaseModel(model);
-  const { config, weights, weightsFolder } = base;
+  const { config } = base;
+  const { weights, weightsFolder } = await library.weightsFor(base, precision);
   const ids = { vocabSize: config.vocabSize, padId: 0, bosId: 1 };
   const mode: ParallelMode = { ...ids, method: "concat", recursive: true, compTokens, sink: false };
   const random = xorshift(20260801);

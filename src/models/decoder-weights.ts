@@ -39,7 +39,7 @@ function find(tensors: TensorLookup, name: string): TensorEntry {
 }
 
 /** Loads an external weight once per graph and hands out its float form. */
-class ExternalWeights {
+export class ExternalWeights {
   readonly #tensors: TensorLookup;
   readonly #loaded = new Map<string, Value>();
 

@@ -2,21 +2,29 @@
 import { PrecisError } from "../errors.js";
 import type { DecoderConfig } from "../models/config.js";
 import { storedWeights, type DecoderWeights } from "../models/decoder-weights.js";
+import { frozenPlan, frozenWeights } from "../models/frozen-weights.js";
 import { readDecoderConfig } from "../models/registry.js";
 import { EmbeddingTable } from "../runtime/embedding-table.js";
 import { ChatTemplate } from "../text/chat-template.js";
 import { Tokenizer } from "../text/tokenizer.js";
 import { fingerprintCheckpoint, openCheckpoint } from "../weights/checkpoint.js";
+import type { DeriveOptions } from "../weights/derived.js";
 import { placeTensors } from "../weights/placement.js";
+import { quantizeCheckpoint } from "../weights/quantize.js";
 import { readTensor } from "../weights/safetensors.js";
+import type { Precision } from "./loss-scale.js";
+
+/** Weights for graphs, and the folder that the engine finds them in. */
+export interface PlacedWeights {
+  weightsFolder: string;
+  weights: () => DecoderWeights;
+}
 
 /** An opened base model; holds no engine resources. */
-export interface BaseModel {
+export interface BaseModel extends PlacedWeights {
   directory: string;
   config: DecoderConfig;
   fingerprint: string;
-  weightsFolder: string;
-  weights: () => DecoderWeights;
   tokenizer: Tokenizer;
   template: ChatTemplate;
   /** One row of the embedding table, [hidden]. */
@@ -61,4 +69,24 @@ export async function openBaseModel(directory: string): Promise<BaseModel> {
     embedding,
     finalNorm: (await readTensor(norm)).map((factor) => factor + config.normOffset),
   };
+}
+
+/**
+ * The weights of a model that graphs of a precision read: as they are stored, or a copy in 8 bits that is made once and kept
+ * in the cache.
+ * @throws WEIGHTS_INVALID if a matrix is not finite; ABORTED
+ */
+export async function weightsFor(
+  model: BaseModel,
+  precision: Precision,
+  options: DeriveOptions = {},
+): Promise<PlacedWeights> {
+  if (precision !== "int8") return model;
+  const { config } = model;
+  const copy = await quantizeCheckpoint(await openCheckpoint(model.directory), frozenPlan(config), {
+    ...options,
+    bits: 8,
+  });
+  const { folder, tensors } = placeTensors(copy.tensors);
+  return { weightsFolder: folder, weights: () => frozenWeights(config, tensors, copy.blockSize) };
 }

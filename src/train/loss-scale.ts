@@ -8,12 +8,18 @@ import type { Device } from "../runtime/device.js";
 
 /**
  * What training computes with. `fp16`: matrix products, and what lies between those of a branch, in half floats, frozen
- * matrices held as such; what is trained, the optimiser, norms, softmax, sums and the loss stay float32.
+ * matrices held as such; what is trained, the optimiser, norms, softmax, sums and the loss stay float32. `int8`: the same
+ * but for the frozen matrices, which are read as 8-bit weights; WebGPU multiplies by those several times faster.
  */
-export type Precision = "fp32" | "fp16";
+export type Precision = "fp32" | "fp16" | "int8";
 
 /** Words that an option of the precision takes. */
-export const PRECISIONS = ["fp32", "fp16", "auto"] as const;
+export const PRECISIONS = ["fp32", "fp16", "int8", "auto"] as const;
+
+/** Whether gradients run through half floats, so that the loss needs a factor. */
+export function isHalf(precision: Precision | undefined): boolean {
+  return precision === "fp16" || precision === "int8";
+}
 
 /** The precision that a word stands for on a device: `auto` is fp16 on WebGPU, where that is faster, and fp32 elsewhere. */
 export function resolvePrecision(word: (typeof PRECISIONS)[number], device: Device | "auto"): Precision {

@@ -5,6 +5,7 @@ import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
 import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
+import { isHalf } from "./loss-scale.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
 import { batchLabels, forwardFeeds, trainingFeeds, type DistilledBatch } from "./training-batch.js";
 import { buildEvaluationGraph, buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "./training-graph.js";
@@ -56,7 +57,7 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
     const feeds = trainingFeeds(config, batch, spec, labels, draw);
     feeds[TRAINING_IO.parameters] = parameters;
     feeds[TRAINING_IO.accumulated] = accumulated;
-    if (spec.precision === "fp16") feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
+    if (isHalf(spec.precision)) feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
     const { loss, distillLoss, gradient } = TRAINING_IO;
     const outputs = await this.#session.run(feeds, [
       loss,

@@ -9,6 +9,7 @@ import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions, type Feeds } from "../runtime/engine-session.js";
 import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
 import { dropoutFeeds } from "./lora-dropout.js";
+import { isHalf } from "./loss-scale.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
 import { buildSegmentGraph, SEGMENT_IO, type SegmentGraphSpec, type SegmentPart } from "./segment-graph.js";
 import type { RecurrentSegment, SegmentedBatch } from "./segments.js";
@@ -116,7 +117,7 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
         [SEGMENT_IO.summaries]: prompts[turn] as Tensor,
         [SEGMENT_IO.nextGradient]: later,
         [TRAINING_IO.accumulated]: gradient,
-        ...(spec.precision === "fp16" ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) } : {}),
+        ...(isHalf(spec.precision) ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) } : {}),
       });
       loss += pass.loss;
       prompts[turn]?.dispose();

@@ -4,7 +4,7 @@ import { GraphBuilder } from "../graph/builder.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
 import type { GradientPass, PassLoss } from "./gradient-pass.js";
-import { INITIAL_LOSS_SCALE, nextLossScale, type LossScale, type Precision } from "./loss-scale.js";
+import { INITIAL_LOSS_SCALE, isHalf, nextLossScale, type LossScale, type Precision } from "./loss-scale.js";
 import { buildOptimizerGraph, momentCorrections, OPTIMIZER_IO, type OptimizerOptions } from "./optimizer-graph.js";
 import type { ParameterLayout } from "./parameters.js";
 
@@ -27,7 +27,7 @@ export interface TrainerParts<Batch> {
   optimizer: OptimizerOptions;
   /** How to start the optimiser; it runs on the device of the pass. */
   engine: EngineOptions;
-  /** That of the pass; default fp32. With fp16, the trainer adapts the factor on the loss. */
+  /** That of the pass; default fp32. With half floats, the trainer adapts the factor on the loss. */
   precision?: Precision;
   state: TrainerState;
 }
@@ -67,7 +67,7 @@ export class Trainer<Batch> implements AsyncDisposable {
     [this.#optimizer, this.#download] = sessions;
     this.device = pass.device;
     this.#step = state.step;
-    if (precision === "fp16") this.#lossScale = state.lossScale ?? INITIAL_LOSS_SCALE;
+    if (isHalf(precision)) this.#lossScale = state.lossScale ?? INITIAL_LOSS_SCALE;
     const tensor = (values: Float32Array): Tensor => floatTensor(values, [layout.size]);
     this.#vectors = [tensor(state.parameters), tensor(state.firstMoment), tensor(state.secondMoment)];
   }

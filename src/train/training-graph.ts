@@ -11,7 +11,7 @@ import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { RowPicks } from "../models/decoder-context.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
-import type { Precision } from "./loss-scale.js";
+import { isHalf, type Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import type { ParameterLayout, ParameterSpec } from "./parameters.js";
@@ -45,7 +45,7 @@ export interface TrainingGraphSpec extends ParameterSpec {
   distill?: DistillOptions;
   /** Drop inputs of the LoRA while training. */
   dropout?: DropoutOptions;
-  /** Default fp32. With fp16, the graph takes the factor on the loss as an input. */
+  /** Default fp32. With half floats, the graph takes the factor on the loss as an input. */
   precision?: Precision;
 }
 
@@ -60,7 +60,7 @@ export const TRAINING_IO = {
   labelInverse: "label_inverse",
   labelIds: "label_ids",
   labelWeights: "label_weights",
-  /** [1], with fp16: factor on the loss; the gradients that come out are those of the loss without it. */
+  /** [1], with half floats: factor on the loss; the gradients that come out are those of the loss without it. */
   lossScale: "loss_scale",
   loss: "loss",
   distillLoss: "distill_loss",
@@ -69,7 +69,7 @@ export const TRAINING_IO = {
 
 /** Type of the matrix products of a training graph. */
 export function computeType({ precision }: TrainingGraphSpec): "float32" | "float16" {
-  return precision === "fp16" ? "float16" : "float32";
+  return isHalf(precision) ? "float16" : "float32";
 }
 
 /** What a training graph learns, and the decoder that it is learned for. */
@@ -138,7 +138,7 @@ export function scaleLoss(
   loss: Value,
   { precision }: TrainingGraphSpec,
 ): { scaled: Value; unscale: (gradient: Value) => Value } {
-  if (precision !== "fp16") return { scaled: loss, unscale: (gradient) => gradient };
+  if (!isHalf(precision)) return { scaled: loss, unscale: (gradient) => gradient };
   const factor = graph.input(TRAINING_IO.lossScale, "float32", [1]);
   const scaled = mul(graph, loss, reshape(graph, factor, loss.shape));
   return { scaled, unscale: (gradient) => div(graph, gradient, factor) };

@@ -17,6 +17,8 @@ export interface PlannedLinear {
   name: string;
   /** Checkpoint tensors [out, in] whose rows are stacked in this order. */
   parts: readonly string[];
+  /** Quantise the transpose [in, out] of a single part, for products with the matrix from its other side. */
+  turned?: boolean;
 }
 
 /** What a quantised file holds. */
@@ -114,7 +116,7 @@ async function identify(
 
 function planLinear(
   checkpoint: Checkpoint,
-  { name, parts }: PlannedLinear,
+  { name, parts, turned = false }: PlannedLinear,
   format: BlockFormat,
 ): { outputs: TensorSpec[]; steps: DeriveStep[] } {
   const sources = parts.map((part) => requireMatrix(checkpoint, part));
@@ -125,15 +127,27 @@ function planLinear(
     throw new PrecisError("WEIGHTS_INVALID", `The rows of "${name}" cannot be stacked from ${shapes || "no parts"}.`);
   }
   const outFeatures = sources.reduce((sum, source) => sum + (source.shape[0] as number), 0);
-  const perRow = blocksPerRow(inFeatures, format.blockSize);
-  const blockBytes = (format.blockSize * format.bits) / 8;
+  if (!turned) {
+    return {
+      outputs: blockSpecs(name, outFeatures, inFeatures, format),
+      steps: sources.map((source) => quantizeStep(source, name, inFeatures, format)),
+    };
+  }
+  const [source, ...others] = sources as [TensorEntry, ...TensorEntry[]];
+  if (others.length > 0) throw new PrecisError("WEIGHTS_INVALID", `The stacked matrix "${name}" cannot be turned.`);
   return {
-    outputs: [
-      { name: `${name}.blocks`, dtype: "uint8", shape: [outFeatures, perRow, blockBytes] },
-      { name: `${name}.scales`, dtype: "float32", shape: [outFeatures * perRow] },
-    ],
-    steps: sources.map((source) => quantizeStep(source, name, inFeatures, format)),
+    outputs: blockSpecs(name, inFeatures, outFeatures, format),
+    steps: [quantizeTurnedStep(source, name, [outFeatures, inFeatures], format)],
   };
+}
+
+/** The tensors of a quantised matrix [rows, columns]. */
+function blockSpecs(name: string, rows: number, columns: number, { bits, blockSize }: BlockFormat): TensorSpec[] {
+  const perRow = blocksPerRow(columns, blockSize);
+  return [
+    { name: `${name}.blocks`, dtype: "uint8", shape: [rows, perRow, (blockSize * bits) / 8] },
+    { name: `${name}.scales`, dtype: "float32", shape: [rows * perRow] },
+  ];
 }
 
 function requireMatrix(checkpoint: Checkpoint, name: string): TensorEntry {
@@ -149,19 +163,50 @@ function quantizeStep(source: TensorEntry, name: string, inFeatures: number, for
   return {
     source,
     chunkBytes: rows * rowBytes,
+    convert: (bytes) =>
+      quantizeRows(source, name, toFloat32(bytes, source.dtype), [bytes.byteLength / rowBytes, inFeatures], format),
+  };
+}
+
+/** The same for the transpose, which needs the whole matrix at once. */
+function quantizeTurnedStep(
+  source: TensorEntry,
+  name: string,
+  [rows, columns]: readonly [number, number],
+  format: BlockFormat,
+): DeriveStep {
+  return {
+    source,
+    chunkBytes: Math.max(1, source.length),
     convert(bytes) {
       const weights = toFloat32(bytes, source.dtype);
-      try {
-        const { blocks, scales } = quantizeBlocks(weights, bytes.byteLength / rowBytes, inFeatures, format);
-        return [
-          [`${name}.blocks`, blocks],
-          [`${name}.scales`, scales],
-        ];
-      } catch (error) {
-        throw notFinite(source, "is NaN or infinite", error);
+      const turned = new Float32Array(weights.length);
+      for (let row = 0; row < rows; row++) {
+        for (let column = 0; column < columns; column++) {
+          turned[column * rows + row] = weights[row * columns + column] as number;
+        }
       }
+      return quantizeRows(source, name, turned, [columns, rows], format);
     },
   };
+}
+
+function quantizeRows(
+  source: TensorEntry,
+  name: string,
+  weights: Float32Array,
+  [rows, columns]: readonly [number, number],
+  format: BlockFormat,
+): [name: string, data: ArrayBufferView][] {
+  try {
+    const { blocks, scales } = quantizeBlocks(weights, rows, columns, format);
+    return [
+      [`${name}.blocks`, blocks],
+      [`${name}.scales`, scales],
+    ];
+  } catch (error) {
+    throw notFinite(source, "is NaN or infinite", error);
+  }
 }
 
 function copyStep(source: TensorEntry): DeriveStep {

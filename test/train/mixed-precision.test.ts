@@ -195,8 +195,8 @@ test("the factor halves at an overflow, doubles after many good steps, and gives
 
 test("auto is half floats on WebGPU, where they are faster, and float32 elsewhere", () => {
   const on = (device: "cpu" | "webgpu" | "auto"): string[] =>
-    (["fp32", "fp16", "auto"] as const).map((word) => resolvePrecision(word, device));
-  expect(on("cpu")).toEqual(["fp32", "fp16", "fp32"]);
-  expect(on("auto")).toEqual(["fp32", "fp16", "fp32"]);
-  expect(on("webgpu")).toEqual(["fp32", "fp16", "fp16"]);
+    (["fp32", "fp16", "int8", "auto"] as const).map((word) => resolvePrecision(word, device));
+  expect(on("cpu")).toEqual(["fp32", "fp16", "int8", "fp32"]);
+  expect(on("auto")).toEqual(["fp32", "fp16", "int8", "fp32"]);
+  expect(on("webgpu")).toEqual(["fp32", "fp16", "int8", "fp16"]);
 });

@@ -6,7 +6,8 @@ import { join } from "node:path";
 
 import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
-import { openBaseModel, type BaseModel } from "#precis/train/base-model.js";
+import { openBaseModel, weightsFor, type BaseModel } from "#precis/train/base-model.js";
+import { isHalf } from "#precis/train/loss-scale.js";
 import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
 import { buildLayout, type ParallelLayout } from "#precis/train/parallel-layout.js";
@@ -88,7 +89,8 @@ export async function tinyTraining(options: RandomModelOptions = {}): Promise<Ti
 /** Opens a model folder for training; `scratch` is removed on disposal. */
 export async function openTraining(directory: string, scratch: string): Promise<TinyTraining> {
   const base = await openBaseModel(directory);
-  const { config, weights, weightsFolder } = base;
+  const { config, weightsFolder } = base;
+  const placed = ({ precision = "fp32" }: TrainingGraphSpec) => weightsFor(base, precision, { cacheDir: scratch });
   const parameters = (spec: TrainingGraphSpec, seed = 3): Float32Array => {
     const normal = normalGenerator(seed);
     const values = initialParameters(config, layoutParameters(config, spec), seed, base.embedding);
@@ -99,7 +101,10 @@ export async function openTraining(directory: string, scratch: string): Promise<
     const zeros = (): Float32Array => new Float32Array(values.length);
     const state = { step: 0, parameters: values, firstMoment: zeros(), secondMoment: zeros() };
     const engine = { weightsFolder, device: "cpu" as const, threads: 1 };
-    const pass = () => ParallelPass.create({ config, weights, spec, engine });
+    const pass = async () => {
+      const { weights, weightsFolder: folder } = await placed(spec);
+      return ParallelPass.create({ config, weights, spec, engine: { ...engine, weightsFolder: folder } });
+    };
     return { layout: layoutParameters(config, spec), pass, optimizer, engine, precision: spec.precision, state };
   };
   return {
@@ -111,14 +116,15 @@ export async function openTraining(directory: string, scratch: string): Promise<
     async passes(spec) {
       const layout = layoutParameters(config, spec);
       const start = parameters(spec);
+      const { weights, weightsFolder: folder } = await placed(spec);
       const build = () => buildTrainingGraph(config, weights(), layout, spec);
-      const session = await EngineSession.create(build, { weightsFolder, device: "cpu", threads: 1 });
+      const session = await EngineSession.create(build, { weightsFolder: folder, device: "cpu", threads: 1 });
       return {
         async run(batch, labels = batchLabels(batch), values = start, lossScale = 1024) {
           const feeds = trainingFeeds(config, batch, spec, labels);
           feeds[TRAINING_IO.parameters] = floatTensor(values, [layout.size]);
           feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
-          if (spec.precision === "fp16") feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
+          if (isHalf(spec.precision)) feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
           const distance = spec.distill === undefined ? [] : [TRAINING_IO.distillLoss];
           const outputs = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient, ...distance]);
           const [loss, distillLoss] = [TRAINING_IO.loss, ...distance].map((name) => Number(outputs[name].data[0]));

@@ -188,6 +188,26 @@ describe("a quantised checkpoint", () => {
       expect(await readTensor(kept)).toEqual(await readTensor(checkpoint.tensors.get("norm.weight")!));
     }));
 
+  test("has a matrix turned where asked, as if the transpose had been stored", () =>
+    withModel(async (checkpoint, cacheDir) => {
+      const turned = { name: "q.turned", parts: ["q.weight"], turned: true };
+      const { tensors } = await quantizeCheckpoint(checkpoint, { linears: [turned], kept: [] }, { bits: 8, cacheDir });
+      const transpose = Float32Array.from({ length: 64 * 8 }, (_, i) => q[(i % 8) * 64 + Math.floor(i / 8)] as number);
+      const expected = quantizeBlocks(transpose, 64, 8, { bits: 8, blockSize: 32 });
+      expect(tensors.get("q.turned.blocks")).toMatchObject({ shape: [64, 1, 32] });
+      expect(await readTensorBytes(tensors.get("q.turned.blocks")!)).toEqual(expected.blocks);
+      expect(await readTensor(tensors.get("q.turned.scales")!)).toEqual(expected.scales);
+    }));
+
+  test("refuses to turn a stack", () =>
+    withModel(async (checkpoint, cacheDir) => {
+      const plan = { linears: [{ name: "qk", parts: ["q.weight", "k.weight"], turned: true }], kept: [] };
+      const error = await quantizeCheckpoint(checkpoint, plan, { bits: 8, cacheDir }).catch(
+        (reason: unknown) => reason,
+      );
+      expect(error).toMatchObject({ code: "WEIGHTS_INVALID", message: expect.stringContaining('"qk"') });
+    }));
+
   test("is made once, with progress, and again only if the cached file is damaged or of another plan", () =>
     withModel(async (checkpoint, cacheDir) => {
       const events: DeriveEvent[] = [];

@@ -1,6 +1,7 @@
 /** @file How the samples of `precis train` become batches and gradients: by one parallel pass, or segment by segment. */
 import type { EpisodeSampler } from "../../data/sample.js";
 import { PrecisError } from "../../errors.js";
+import type { DecoderWeights } from "../../models/decoder-weights.js";
 import type { BaseModel } from "../../train/base-model.js";
 import { workerBatches, type PortableSample } from "../../train/batch-thread.js";
 import { layoutEpisode, packedBatches, type BatchOptions } from "../../train/batches.js";
@@ -27,6 +28,8 @@ import type { TrainingMode } from "./mode.js";
 export interface PassParts {
   flags: TrainFlags;
   model: BaseModel;
+  /** Those of the run's precision. */
+  weights: () => DecoderWeights;
   mode: TrainingMode;
   parameters: ParameterSpec;
   loraScale: number;
@@ -88,7 +91,7 @@ function dropoutOf({ loraDropout: rate, seed }: Pick<TrainFlags, "loraDropout" |
 
 /** Packed rows, one graph run for each batch. */
 export function parallelPasses(parts: PassParts): PlannedPasses<DistilledBatch> {
-  const { flags, model, parameters, loraScale, engine, sample, sampler, held } = parts;
+  const { flags, model, weights, parameters, loraScale, engine, sample, sampler, held } = parts;
   const { mode } = parts.mode;
   const { rows, rowLength } = flags;
   const shape = { mode, rows, rowLength, labels: isTextMode(mode) ? ("all" as const) : flags.labels };
@@ -106,7 +109,7 @@ export function parallelPasses(parts: PassParts): PlannedPasses<DistilledBatch> 
     ...graphOptions(flags),
     ...(flags.distill > 0 ? { distill: { weight: flags.distill, temperature: flags.distillTemperature } } : {}),
   };
-  const { config, weights } = model;
+  const { config } = model;
   return {
     pass: () => ParallelPass.create({ config, weights, spec, engine }),
     tokensOf: ({ batch, seq }) => batch * seq,
@@ -121,7 +124,7 @@ export function parallelPasses(parts: PassParts): PlannedPasses<DistilledBatch> 
  * @throws OPTION_INVALID for options that only packed rows have
  */
 export function recurrentPasses(parts: PassParts, accumulate: boolean): PlannedPasses<SegmentedBatch> {
-  const { flags, model, parameters, loraScale, engine, sample, held } = parts;
+  const { flags, model, weights, parameters, loraScale, engine, sample, held } = parts;
   const { rows, segmentLength, maxSteps, labels, seed } = flags;
   if (flags.distill > 0 || flags.labelBudget !== undefined) {
     throw new PrecisError("OPTION_INVALID", `Training ${flags.method} takes neither --distill nor --label-budget.`, {
@@ -129,7 +132,7 @@ export function recurrentPasses(parts: PassParts, accumulate: boolean): PlannedP
         "Leave it out: every label of a batch counts, and there is no pass with the full context to learn from.",
     });
   }
-  const { config, weights, tokenizer } = model;
+  const { config, tokenizer } = model;
   const { compTokens } = parameters;
   const ids = { vocabSize: config.vocabSize, padId: tokenizer.padId ?? 0 };
   const shape: SegmentShape = { rows, segmentLength, compTokens, accumulate, maxSteps, ...ids };

@@ -1,7 +1,7 @@
 /** @file From the options of `precis train` to a training run. */
 import { EpisodeSampler, type SampleOptions } from "../../data/sample.js";
 import { parametersOfAdapter } from "../../train/adapter-start.js";
-import { openBaseModel, type BaseModel } from "../../train/base-model.js";
+import { openBaseModel, weightsFor, type BaseModel } from "../../train/base-model.js";
 import {
   initialParameters,
   layoutParameters,
@@ -84,11 +84,13 @@ export async function planRun(
   void json;
   void recompute;
   const precision = resolvePrecision(asked, device);
-  const { config, weightsFolder } = model;
+  const { config } = model;
+  const { weights, weightsFolder } = await weightsFor(model, precision, { signal });
   const engine = { weightsFolder, device, threads };
   const parts = {
     flags,
     model,
+    weights,
     mode: training,
     parameters,
     loraScale: alpha / rank,

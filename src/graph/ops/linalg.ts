@@ -1,6 +1,6 @@
 /** @file Matrix products. */
 import type { GraphBuilder, Value } from "../builder.js";
-import type { VjpRules } from "../vjp.js";
+import type { VjpRule, VjpRules } from "../vjp.js";
 import { div, max, mul } from "./elementwise.js";
 import { reshape, transpose } from "./movement.js";
 import { reduceMax, unbroadcast } from "./reduction.js";
@@ -53,12 +53,14 @@ export interface QuantizedWeight {
 /**
  * x · weightᵀ for a block-quantised weight: [..., in] → [..., out]
  * @param accuracyLevel of MatMulNBits; with 4, activations are quantised to int8 inside the kernel, with 0 they are not
+ * @param vjp the gradient by x, which needs another form of the weight
  */
 export function quantizedLinear(
   graph: GraphBuilder,
   x: Value,
   weight: QuantizedWeight,
   accuracyLevel: 0 | 4 = 4,
+  vjp?: VjpRule,
 ): Value {
   const inner = staticSize(graph, "MatMulNBits", x, -1);
   if (inner !== weight.inFeatures) throw graph.shapeError("MatMulNBits", "inner axes differ", [x, weight.blocks]);
@@ -74,7 +76,16 @@ export function quantizedLinear(
       accuracy_level: BigInt(accuracyLevel),
     },
     outputs: [{ dtype: x.dtype, shape: [...x.shape.slice(0, -1), weight.outFeatures] }],
+    ...(vjp === undefined ? {} : { vjp }),
   })[0] as Value;
+}
+
+/**
+ * The same for a frozen weight that a gradient passes through: with `turned`, the quantised transpose [in, out] of the
+ * same matrix, the gradient by x is a product of that kind too. Activations are not quantised, either way.
+ */
+export function frozenLinear(graph: GraphBuilder, x: Value, weight: QuantizedWeight, turned: QuantizedWeight): Value {
+  return quantizedLinear(graph, x, weight, 0, ({ gradient }) => [quantizedLinear(graph, gradient, turned, 0)]);
 }
 
 /** A weight quantised per output column: `columns` int8 [in, out], `scales` float32 [out]. */
