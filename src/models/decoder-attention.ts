@@ -61,7 +61,7 @@ function projectHeads(decoder: DecoderContext, layer: number, x: Value): [Value,
 }
 
 /** [batch, seq, queryHeads · headDim], and the weights as taps where they are asked for. */
-function attend(decoder: DecoderContext, layer: number, attentionBias: Value, inputs: Attended): Value {
+function attend(decoder: DecoderContext, layer: number, attentionBias: readonly Value[], inputs: Attended): Value {
   const { graph, taps } = decoder;
   const { queryHeads, kvHeads } = decoder.config;
   const weightsTap = `attention.${layer}`;

@@ -7,8 +7,8 @@ import { DECODER_IO, layerTypesOf, type DecoderDims, type EmitterOptions } from 
 
 /** What layers of one type attend by. */
 export interface TypeInputs {
-  /** [batch, 1, seq, past + seq] */
-  attentionBias: Value;
+  /** [batch, 1, seq, past + seq], or its causal blocks. */
+  attentionBias: readonly Value[];
   /** [batch, seq, rotaryDim / 2] */
   cos: Value;
   /** [batch, seq, rotaryDim / 2] */
@@ -47,7 +47,7 @@ function declareType(
   const total = cached === true ? sumDims(["past", seq]) : seq;
   const bias =
     values?.attentionBias?.(type) ?? graph.input(DECODER_IO.attentionBias(type), "float32", [batch, 1, seq, total]);
-  const attentionBias = cast(graph, bias, compute);
+  const attentionBias = [bias].flat().map((block) => cast(graph, block, compute));
   const pairs = config.rotary[type].inverseFrequencies.length;
   const table = (name: string): Value => graph.input(name, "float32", [batch, seq, pairs]);
   const { cos, sin } = values?.rotary?.(type) ?? {

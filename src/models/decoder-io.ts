@@ -42,8 +42,8 @@ export interface DecoderGraphOptions {
 
 /** Values that a graph computes itself where a decoder would declare inputs, such as those of a second decoder in it. */
 export interface DecoderValues {
-  /** [batch, 1, seq, past + seq] */
-  attentionBias?: (type: LayerType) => Value;
+  /** [batch, 1, seq, past + seq], or, without a past, its causal blocks as `attention` takes them. */
+  attentionBias?: (type: LayerType) => Value | readonly Value[];
   /** [batch, seq, rotaryDim / 2] each */
   rotary?: (type: LayerType) => { cos: Value; sin: Value };
   /** [batch, seq, seq], in place of the input that `averaging` asks for. */

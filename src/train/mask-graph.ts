@@ -4,7 +4,8 @@ import { add, equals, exp, floor, max, min, mul, scale, sub } from "../graph/ops
 import { reshape, slice } from "../graph/ops/movement.js";
 import { MASKED_BIAS } from "./attention-mask.js";
 import { AVERAGING_PARTS, READS_NOTHING } from "./averaging-groups.js";
-import { PACKED_BITS } from "./packed-mask.js";
+import { blockOf, upToEnd, type TokenBlock } from "./causal-blocks.js";
+import { PACKED_BITS, packedWords } from "./packed-mask.js";
 
 /** 1 where a whole number is above 0, else 0. */
 function isPositive(graph: GraphBuilder, x: Value): Value {
@@ -16,58 +17,77 @@ export function biasOfMask(graph: GraphBuilder, mask: Value): Value {
   return scale(graph, sub(graph, graph.floats([1], []), mask), MASKED_BIAS);
 }
 
-/** row − column of every pair of tokens, [1, seq, seq]. */
-export function tokenDistance(graph: GraphBuilder, seq: number): Value {
-  const index = Array.from({ length: seq }, (_, token) => token);
-  return sub(graph, graph.floats(index, [1, seq, 1]), graph.floats(index, [1, 1, seq]));
+/** row − column for the tokens of a block as rows and those up to its end as columns, [1, rows, end]. */
+export function tokenDistance(graph: GraphBuilder, { start, end }: TokenBlock): Value {
+  const index = Array.from({ length: end }, (_, token) => token);
+  return sub(graph, graph.floats(index.slice(start), [1, end - start, 1]), graph.floats(index, [1, 1, end]));
+}
+
+/** Of [batch, seq], the tokens of a block as rows: [batch, rows, 1]. */
+function rowsOf(graph: GraphBuilder, x: Value, block: TokenBlock): Value {
+  return reshape(graph, blockOf(graph, x, 1, block), [x.shape[0] as number, block.end - block.start, 1]);
+}
+
+/** Of [batch, seq], the tokens that a block sees as columns: [batch, 1, end]. */
+function columnsOf(graph: GraphBuilder, x: Value, block: TokenBlock): Value {
+  return reshape(graph, upToEnd(graph, x, 1, block), [x.shape[0] as number, 1, block.end]);
 }
 
 /**
- * The bias [batch, 1, seq, seq] of plain causal attention within samples that share a row.
+ * The bias [batch, 1, rows, end] of plain causal attention within samples that share a row, for the tokens of a block and
+ * those up to its end.
  * @param samples [batch, seq] float32: equal numbers belong to one sample, whose tokens stand side by side
  * @param window how many tokens are visible, the token itself included; default all of the sample
  */
-export function causalSampleBias(graph: GraphBuilder, samples: Value, window?: number): Value {
-  const [batch, seq] = samples.shape as [number, number];
-  const same = equals(graph, reshape(graph, samples, [batch, seq, 1]), reshape(graph, samples, [batch, 1, seq]));
-  const distance = tokenDistance(graph, seq);
+export function causalSampleBias(graph: GraphBuilder, samples: Value, block: TokenBlock, window?: number): Value {
+  const same = equals(graph, rowsOf(graph, samples, block), columnsOf(graph, samples, block));
+  const distance = tokenDistance(graph, block);
   const one = graph.floats([1], []);
   let visible = mul(graph, same, isPositive(graph, add(graph, distance, one)));
   if (window !== undefined) {
     visible = mul(graph, visible, isPositive(graph, sub(graph, graph.floats([window], []), distance)));
   }
-  return reshape(graph, biasOfMask(graph, visible), [batch, 1, seq, seq]);
+  return asBias(graph, visible);
+}
+
+/** {@link biasOfMask} of [batch, rows, end] as attention takes it, [batch, 1, rows, end]. */
+export function asBias(graph: GraphBuilder, mask: Value): Value {
+  const [batch, rows, end] = mask.shape as [number, number, number];
+  return reshape(graph, biasOfMask(graph, mask), [batch, 1, rows, end]);
 }
 
 /**
- * A mask of ones and zeros [batch, seq, seq] from its packed form.
- * @param packed [batch, seq, words] float32, see `packed-mask.ts`
+ * A mask of ones and zeros [batch, rows, end] from its packed form, for the tokens of a block and those up to its end.
+ * @param whole [batch, seq, words] float32, see `packed-mask.ts`
  */
-export function maskFromBits(graph: GraphBuilder, packed: Value): Value {
-  const [batch, seq, words] = packed.shape as [number, number, number];
+export function maskFromBits(graph: GraphBuilder, whole: Value, block: TokenBlock): Value {
+  // Cut while sixteen elements are one.
+  const packed = blockOf(graph, upToEnd(graph, whole, 2, { ...block, end: packedWords(block.end) }), 1, block);
+  const [batch, rows, words] = packed.shape as [number, number, number];
   const halves = Array.from({ length: PACKED_BITS }, (_, bit) => 2 ** -bit);
   // Powers of two only move the point, so nothing is rounded.
   const shifted = floor(
     graph,
-    mul(graph, reshape(graph, packed, [batch, seq, words, 1]), graph.floats(halves, [1, 1, 1, PACKED_BITS])),
+    mul(graph, reshape(graph, packed, [batch, rows, words, 1]), graph.floats(halves, [1, 1, 1, PACKED_BITS])),
   );
   const bits = sub(graph, shifted, scale(graph, floor(graph, scale(graph, shifted, 0.5)), 2));
-  const row = reshape(graph, bits, [batch, seq, words * PACKED_BITS]);
-  return words * PACKED_BITS === seq ? row : slice(graph, row, 2, 0, seq);
+  return upToEnd(graph, reshape(graph, bits, [batch, rows, words * PACKED_BITS]), 2, block);
 }
 
 /**
- * `mask` [batch, seq, seq] without what lies outside of a sliding window.
+ * `mask` [batch, rows, end] of a block without what lies outside of a sliding window.
  * @param positions [batch, seq] float32
  * @param bound [batch, seq], 1 at tokens that are only seen from positions less than `window` after them, else 0
  */
-export function withinWindow(graph: GraphBuilder, mask: Value, positions: Value, bound: Value, window: number): Value {
-  const [batch, seq] = positions.shape as [number, number];
-  const rows = (x: Value): Value => reshape(graph, x, [batch, seq, 1]);
-  const columns = (x: Value): Value => reshape(graph, x, [batch, 1, seq]);
-  const distance = sub(graph, rows(positions), columns(positions));
+export function withinWindow(
+  graph: GraphBuilder,
+  mask: Value,
+  block: TokenBlock,
+  { positions, bound, window }: { positions: Value; bound: Value; window: number },
+): Value {
+  const distance = sub(graph, rowsOf(graph, positions, block), columnsOf(graph, positions, block));
   const near = isPositive(graph, sub(graph, graph.floats([window], []), distance));
-  const free = sub(graph, graph.floats([1], []), columns(bound));
+  const free = sub(graph, graph.floats([1], []), columnsOf(graph, bound, block));
   return mul(graph, mask, max(graph, near, free));
 }
 
@@ -81,7 +101,7 @@ export function averagesFromGroups(graph: GraphBuilder, groups: Value): Value {
     reshape(graph, slice(graph, groups, 0, AVERAGING_PARTS.indexOf(name), 1), shape);
   const row = (name: (typeof AVERAGING_PARTS)[number]): Value => part(name, [batch, seq, 1]);
   const column = (name: (typeof AVERAGING_PARTS)[number]): Value => part(name, [batch, 1, seq]);
-  const distance = tokenDistance(graph, seq);
+  const distance = tokenDistance(graph, { start: 0, end: seq });
   const past = isPositive(graph, add(graph, distance, graph.floats([1], [])));
   const taken = mul(graph, equals(graph, row("reads"), column("offers")), past);
   const lag = max(graph, sub(graph, row("steps"), column("steps")), graph.floats([0], []));

@@ -4,6 +4,7 @@ import type { DecoderConfig, LayerType } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import { DECODER_IO } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
+import { causalBlocks } from "./causal-blocks.js";
 import { causalSampleBias } from "./mask-graph.js";
 
 /** Names of the teacher's inputs. */
@@ -19,18 +20,21 @@ export const TEACHER_IO = {
  * Logits [labels, vocab] of the base model without LoRA and COMP tokens, at the rows that predict the labels. Nothing of
  * it depends on trained values, so differentiation adds nothing for it.
  * @param weights those of the student: both read one copy
+ * @param sizes `attentionBlocks` as for the student's masks
  */
 export function emitTeacher(
   graph: GraphBuilder,
   config: DecoderConfig,
   weights: DecoderWeights,
-  sizes: { batch: number; seq: number; labels: number },
+  sizes: { batch: number; seq: number; labels: number; attentionBlocks?: number },
   compute: "float32" | "float16",
 ): Value {
   const { batch, seq, labels } = sizes;
   return graph.scope("teacher", () => {
     const samples = graph.input(TEACHER_IO.samples, "float32", [batch, seq]);
     const window = (type: LayerType): number | undefined => (type === "sliding" ? config.slidingWindow : undefined);
+    const attentionBias = (type: LayerType): Value[] =>
+      causalBlocks(seq, sizes.attentionBlocks).map((block) => causalSampleBias(graph, samples, block, window(type)));
     const rotary = (type: LayerType): { cos: Value; sin: Value } => {
       const table = [batch, seq, config.rotary[type].inverseFrequencies.length];
       return {
@@ -40,7 +44,7 @@ export function emitTeacher(
     };
     const emitter = new DecoderEmitter(graph, config, weights, sizes, {
       compute,
-      values: { attentionBias: (type) => causalSampleBias(graph, samples, window(type)), rotary },
+      values: { attentionBias, rotary },
     });
     const embeddings = emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq]));
     const rows = graph.input(TEACHER_IO.labelRows, "int64", [labels]);

@@ -1,11 +1,11 @@
 /** @file Attention masks and averages of a training graph: what a batch says of them, and what the decoder is given. */
-import type { GraphBuilder } from "../graph/builder.js";
+import type { GraphBuilder, Value } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
 import { layerTypesOf, type DecoderValues } from "../models/decoder-io.js";
-import { reshape } from "../graph/ops/movement.js";
 import { floatTensor, type Feeds } from "../runtime/engine-session.js";
 import { AVERAGING_PARTS, noAveraging } from "./averaging-groups.js";
-import { averagesFromGroups, biasOfMask, maskFromBits, withinWindow } from "./mask-graph.js";
+import { causalBlocks } from "./causal-blocks.js";
+import { asBias, averagesFromGroups, maskFromBits, withinWindow } from "./mask-graph.js";
 import { packedWords } from "./packed-mask.js";
 import type { PaddedBatch } from "./padded-batch.js";
 
@@ -26,22 +26,30 @@ export interface MaskSpec {
   batch: number;
   seq: number;
   averaging: boolean;
+  /** Causal blocks that attention cuts rows into; default by their length, see `causal-blocks.ts`. */
+  attentionBlocks?: number;
 }
 
-/** Declares the inputs, and computes the bias of each type of layer and the averaging matrix once for all layers. */
+/**
+ * Declares the inputs, and computes the bias of each type of layer, cut into causal blocks, and the averaging matrix once
+ * for all layers. Masks never let a token see a later one of its row.
+ */
 export function emitMasks(
   graph: GraphBuilder,
   config: DecoderConfig,
-  { batch, seq, averaging }: MaskSpec,
+  { batch, seq, averaging, attentionBlocks }: MaskSpec,
 ): Pick<DecoderValues, "attentionBias" | "averaging"> {
-  const tokens = (name: string): ReturnType<GraphBuilder["input"]> => graph.input(name, "float32", [batch, seq]);
-  const mask = maskFromBits(graph, graph.input(MASK_IO.attend, "float32", [batch, seq, packedWords(seq)]));
+  const tokens = (name: string): Value => graph.input(name, "float32", [batch, seq]);
+  const bits = graph.input(MASK_IO.attend, "float32", [batch, seq, packedWords(seq)]);
   const window = layerTypesOf(config).includes("sliding") ? config.slidingWindow : undefined;
-  const narrow =
-    window === undefined ? mask : withinWindow(graph, mask, tokens(MASK_IO.positions), tokens(MASK_IO.bound), window);
+  const sliding =
+    window === undefined ? undefined : { positions: tokens(MASK_IO.positions), bound: tokens(MASK_IO.bound), window };
+  const masks = causalBlocks(seq, attentionBlocks).map((block) => {
+    const full = maskFromBits(graph, bits, block);
+    return { full, sliding: sliding === undefined ? full : withinWindow(graph, full, block, sliding) };
+  });
   return {
-    attentionBias: (type) =>
-      reshape(graph, biasOfMask(graph, type === "sliding" ? narrow : mask), [batch, 1, seq, seq]),
+    attentionBias: (type) => masks.map((mask) => asBias(graph, mask[type])),
     ...(averaging
       ? {
           averaging: averagesFromGroups(

@@ -9,6 +9,7 @@ import { storedWeights } from "#precis/models/decoder-weights.js";
 import type { LoraTarget } from "#precis/models/decoder-io.js";
 import { readDecoderConfig } from "#precis/models/registry.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
+import { causalBlocks } from "#precis/train/causal-blocks.js";
 import { layoutParameters } from "#precis/train/parameters.js";
 import { padLayouts } from "#precis/train/padded-batch.js";
 import { batchLabels, trainingFeeds } from "#precis/train/training-batch.js";
@@ -65,10 +66,11 @@ describe.skipIf(directory === undefined)("gradients of the authors' code", () =>
 
   test.each(
     ["concat_recur", "merge_recur", "concat", "merge"].flatMap((mode) =>
-      [false, true].map((again) => [mode, again] as const),
+      [false, true].flatMap((again) => [1, 2].map((blocks) => [mode, again, blocks] as const)),
     ),
-  )("%s, recomputed: %s", async (mode, recompute) => {
-    const { config, layout, vector, batch, spec, build } = await prepare(mode, { recompute });
+  )("%s, recomputed: %s, attention in causal blocks: %i", async (mode, recompute, blocks) => {
+    const { config, layout, vector, batch, spec, build } = await prepare(mode, { recompute, attentionBlocks: blocks });
+    expect(causalBlocks(spec.seq, blocks)).toHaveLength(blocks);
     await using session = await EngineSession.create(build, { weightsFolder: folder, device: "cpu" });
     for (const kind of ["target", "input"]) {
       const labels = goldenNumbers(golden, kind === "target" ? `${mode}.labels` : `${mode}.labels_input`);

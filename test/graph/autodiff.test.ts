@@ -234,6 +234,24 @@ describe("gradients equal finite differences", () => {
     });
   });
 
+  test.each([
+    ["two uneven blocks and shared heads", [2, 3], 2],
+    ["three blocks and a head each", [1, 2, 1], 4],
+  ])("attention in causal blocks: %s", async (_name, rows, kvHeads) => {
+    const seq = rows.reduce((sum, count) => sum + count, 0);
+    const ends = rows.map((_, block) => rows.slice(0, block + 1).reduce((sum, count) => sum + count, 0));
+    const biases = Object.fromEntries(
+      rows.map((count, block) => [`bias${block}`, plain([2, 1, count, ends[block]], 10 + block)]),
+    );
+    const inputs = { q: plain([2, seq, 8]), k: plain([2, seq, 2 * kvHeads], 2), v: plain([2, seq, 2 * kvHeads], 3) };
+    await expectGradients<string>({ ...inputs, ...biases }, (graph, values) => {
+      const attentionBias = rows.map((_, block) => values[`bias${block}`]);
+      const { q, k, v } = values;
+      const spec = { queries: q, keys: k, values: v, attentionBias, queryHeads: 4, kvHeads, scale: 0.7 };
+      return attention(graph, spec)[0];
+    });
+  });
+
   test("a loss with a maximum taken out, as cross entropy has it", async () => {
     await expectGradients({ x: plain([3, 4]) }, (graph, { x }) => {
       const shifted = sub(graph, x, reduceMax(graph, x, [1], true));

@@ -4,7 +4,7 @@ import { onnx } from "onnx-proto";
 import { describe, expect, test } from "vitest";
 
 import { formatShape, GraphBuilder, type Value } from "#precis/graph/builder.js";
-import { attention, rotary } from "#precis/graph/ops/attention.js";
+import { attention, rotary, type AttentionSpec } from "#precis/graph/ops/attention.js";
 import { add, mul } from "#precis/graph/ops/elementwise.js";
 import { linear, matmul } from "#precis/graph/ops/linalg.js";
 import { concat, reshape, split, transpose } from "#precis/graph/ops/movement.js";
@@ -58,6 +58,55 @@ describe("shape errors name the node, the problem and what was given", () => {
     };
     expect(attempt).toThrow(message);
     expect(attempt).toThrow(expect.objectContaining({ code: "GRAPH_INVALID" }));
+  });
+
+  test.each<[string, RegExp, GraphBuilder["form"], (readonly number[])[], Partial<AttentionSpec>]>([
+    [
+      "to a fused kernel",
+      /no causal blocks in its fused form/,
+      "fused",
+      [
+        [2, 2],
+        [2, 4],
+      ],
+      {},
+    ],
+    [
+      "that leave keys out",
+      /block must cover 4 keys/,
+      "primitive",
+      [
+        [2, 2],
+        [2, 3],
+      ],
+      {},
+    ],
+    [
+      "that leave queries out",
+      /blocks must cover all queries/,
+      "primitive",
+      [
+        [1, 1],
+        [2, 3],
+      ],
+      {},
+    ],
+    [
+      "with weights",
+      /neither with a past nor with weights/,
+      "primitive",
+      [
+        [2, 2],
+        [2, 4],
+      ],
+      { returnWeights: true },
+    ],
+  ])("attention is not given causal blocks %s", (_, message, form, blocks, changes) => {
+    const graph = new GraphBuilder("model", form);
+    const x = graph.input("x", "float32", [3, 4, 6]);
+    const attentionBias = blocks.map(([rows, end], i) => graph.input(`bias${i}`, "float32", [3, 1, rows, end]));
+    const spec = { queries: x, keys: x, values: x, attentionBias, queryHeads: 2, kvHeads: 2, scale: 1, ...changes };
+    expect(() => attention(graph, spec)).toThrow(message);
   });
 
   test("names are used once, and weights have the bytes of their shape", () => {

@@ -9,6 +9,7 @@ import { GraphBuilder, type Value } from "#precis/graph/builder.js";
 import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { attends, MASKED_BIAS } from "#precis/train/attention-mask.js";
 import { AVERAGING_PARTS, denseAveraging, noAveraging, writeGroups } from "#precis/train/averaging-groups.js";
+import type { TokenBlock } from "#precis/train/causal-blocks.js";
 import {
   averagesFromGroups,
   biasOfMask,
@@ -26,6 +27,19 @@ const IDS = { vocabSize: 20, padId: 0, bosId: 1 };
 const BATCH = 2;
 // Not a multiple of sixteen.
 const SEQ = 75;
+const WHOLE = { start: 0, end: SEQ };
+/** Blocks that whole words of the packed form end with, and blocks that they do not. */
+const BLOCKS = [WHOLE, { start: 32, end: 64 }, { start: 64, end: SEQ }, { start: 0, end: 1 }, { start: 20, end: 41 }];
+const blocks = BLOCKS.map((block) => [`${block.start} to ${block.end}`, block] as const);
+
+/** Of squares [batch, seq, seq], the rows of a block and the columns up to its end. */
+function partOf(squares: ArrayLike<number>, { start, end }: TokenBlock): number[] {
+  return Array.from({ length: BATCH * (end - start) * end }, (_, at) => {
+    const [row, column] = [Math.floor(at / end), at % end];
+    const [b, i] = [Math.floor(row / (end - start)), start + (row % (end - start))];
+    return squares[(b * SEQ + i) * SEQ + column];
+  });
+}
 
 const token = fc.oneof(
   { weight: 1, arbitrary: fc.constant(1) },
@@ -125,7 +139,9 @@ type Session = Awaited<ReturnType<typeof session>>;
 describe("packed masks", () => {
   let unpack: Session;
   beforeAll(async () => {
-    unpack = await session({ bits: [BATCH, SEQ, packedWords(SEQ)] }, (graph, { bits }) => maskFromBits(graph, bits));
+    unpack = await session({ bits: [BATCH, SEQ, packedWords(SEQ)] }, (graph, { bits }) =>
+      maskFromBits(graph, bits, WHOLE),
+    );
   });
   afterAll(() => unpack.dispose());
 
@@ -143,6 +159,19 @@ describe("packed masks", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  test.each(blocks)("the tokens %s and what they see are that part of the whole", async (_name, block) => {
+    const part = await session({ bits: [BATCH, SEQ, packedWords(SEQ)] }, (graph, { bits }) =>
+      maskFromBits(graph, bits, block),
+    );
+    await fc.assert(
+      fc.asyncProperty(compressing, async (placed) => {
+        expect([...(await part.run({ bits: packed(placed) }))]).toEqual(partOf(expectedMask(placed), block));
+      }),
+      { numRuns: 20 },
+    );
+    await part.dispose();
   });
 
   test("any mask of any length survives packing", async () => {
@@ -208,33 +237,44 @@ test("averages are those of the online update and of pooling, in JavaScript and 
   await average.dispose();
 });
 
-test("a window hides what is too far back, but not what is free of it", async () => {
-  const shapes = { mask: [1, SEQ, SEQ], positions: [1, SEQ], bound: [1, SEQ] };
-  const graph = await session(shapes, (g, { mask, positions, bound }) => withinWindow(g, mask, positions, bound, 4));
+test.each(blocks)("a window hides what is too far back, but not what is free of it: %s", async (_name, block) => {
+  const rows = block.end - block.start;
+  const shapes = { mask: [BATCH, rows, block.end], positions: [BATCH, SEQ], bound: [BATCH, SEQ] };
+  const graph = await session(shapes, (g, { mask, positions, bound }) =>
+    withinWindow(g, mask, block, { positions, bound, window: 4 }),
+  );
+  const numbers = fc.array(fc.nat(12), { minLength: BATCH * SEQ, maxLength: BATCH * SEQ });
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.nat(12), { minLength: SEQ, maxLength: SEQ }), fc.nat(), async (numbers, seed) => {
-      const positions = Float32Array.from(numbers);
+    fc.asyncProperty(numbers, fc.nat(), async (drawn, seed) => {
+      const positions = Float32Array.from(drawn);
       const bound = positions.map((_, j) => ((seed >> (j % 23)) + j) % 2);
-      const mask = Float32Array.from({ length: SEQ * SEQ }, (_, at) => ((seed >> (at % 19)) + at) % 2);
+      const mask = Float32Array.from({ length: BATCH * SEQ * SEQ }, (_, at) => ((seed >> (at % 19)) + at) % 2);
       const expected = mask.map((visible, at) => {
-        const [i, j] = [Math.floor(at / SEQ), at % SEQ];
+        const [i, j] = [Math.floor(at / SEQ), SEQ * Math.floor(at / SEQ / SEQ) + (at % SEQ)];
         return bound[j] === 1 && positions[i] - positions[j] >= 4 ? 0 : visible;
       });
-      expect(await graph.run({ mask, positions, bound })).toEqual(expected);
+      const seen = await graph.run({ mask: Float32Array.from(partOf(mask, block)), positions, bound });
+      expect([...seen]).toEqual(partOf(expected, block));
     }),
     { numRuns: 20 },
   );
   await graph.dispose();
 });
 
-test.each([undefined, 3])("plain causal attention within samples (window %s)", async (window) => {
-  const graph = await session({ samples: [BATCH, SEQ] }, (g, { samples }) => causalSampleBias(g, samples, window));
-  const samples = Float32Array.from({ length: BATCH * SEQ }, (_, at) => Math.floor((at % SEQ) / 9) - 1);
-  const bias = await graph.run({ samples });
-  for (let at = 0; at < bias.length; at++) {
-    const [b, i, j] = [Math.floor(at / SEQ / SEQ), Math.floor(at / SEQ) % SEQ, at % SEQ];
-    const visible = j <= i && i - j < (window ?? Infinity) && samples[b * SEQ + i] === samples[b * SEQ + j];
-    if (Math.abs(bias[at]) !== (visible ? 0 : -MASKED_BIAS)) expect.fail(`${i} → ${j}: ${bias[at]}`);
-  }
-  await graph.dispose();
-});
+test.each(blocks.flatMap(([name, block]) => [undefined, 3].map((window) => [name, window, block] as const)))(
+  "plain causal attention within samples: %s, window %s",
+  async (_name, window, block) => {
+    const graph = await session({ samples: [BATCH, SEQ] }, (g, { samples }) =>
+      causalSampleBias(g, samples, block, window),
+    );
+    const samples = Float32Array.from({ length: BATCH * SEQ }, (_, at) => Math.floor((at % SEQ) / 9) - 1);
+    const expected = Array.from({ length: BATCH * SEQ * SEQ }, (_, at) => {
+      const [b, i, j] = [Math.floor(at / SEQ / SEQ), Math.floor(at / SEQ) % SEQ, at % SEQ];
+      const visible = j <= i && i - j < (window ?? Infinity) && samples[b * SEQ + i] === samples[b * SEQ + j];
+      return visible ? 0 : MASKED_BIAS;
+    });
+    // A bias of −0 is one of 0.
+    expect(Array.from(await graph.run({ samples }), (bias) => bias + 0)).toEqual(partOf(expected, block));
+    await graph.dispose();
+  },
+);

@@ -1,11 +1,9 @@
 /** @file Attention and rotary position embedding. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
-import type { DType } from "../../tensor/dtype.js";
-import type { VjpRule, VjpRules } from "../vjp.js";
-import { add, cast, mul, scale as multiply, sub } from "./elementwise.js";
-import { matmul, productGradient, transposeMatrix } from "./linalg.js";
-import { concat, reshape, transpose } from "./movement.js";
-import { reduceSum, softmax } from "./reduction.js";
+import type { VjpRules } from "../vjp.js";
+import { scale as multiply } from "./elementwise.js";
+import { reshape } from "./movement.js";
+import { primitiveAttention } from "./primitive-attention.js";
 import { expectRank, staticSize, sumDims } from "./shapes.js";
 
 /** Inputs and settings of {@link attention}. */
@@ -16,8 +14,12 @@ export interface AttentionSpec {
   keys: Value;
   /** [batch, seq, kvHeads · headDim] */
   values: Value;
-  /** [batch | 1, heads | 1, seq, past + seq], of the queries' type, added to the scores before the softmax */
-  attentionBias: Value;
+  /**
+   * [batch | 1, heads | 1, seq, past + seq], of the queries' type, added to the scores before the softmax. Where it hides
+   * all later tokens from a token, the primitive form takes causal blocks of it, which then cost less: of blocks of tokens,
+   * in order, the bias [batch | 1, heads | 1, tokens, end] by all tokens up to the end of the block.
+   */
+  attentionBias: Value | readonly Value[];
   /** [batch, kvHeads, past, headDim] */
   pastKeys?: Value;
   /** [batch, kvHeads, past, headDim] */
@@ -31,12 +33,17 @@ export interface AttentionSpec {
 }
 
 /**
- * softmax(scale · QKᵀ + bias) · V over past and new rows; grouped heads share keys and values.
+ * softmax(scale · QKᵀ + bias) · V over past and new rows; grouped heads share keys and values. Causal blocks go neither
+ * with a past nor with weights.
  * @returns the output [batch, seq, queryHeads · headDim], and if asked the weights [batch, queryHeads, seq, past + seq]
  */
 export function attention(graph: GraphBuilder, spec: AttentionSpec): [output: Value, weights?: Value] {
   const headDim = checkHeads(graph, spec);
-  return graph.form === "fused" ? fusedAttention(graph, spec, headDim) : primitiveAttention(graph, spec, headDim);
+  const biases = [spec.attentionBias].flat();
+  if (graph.form === "primitive") return primitiveAttention(graph, spec, biases, headDim);
+  const [bias] = biases as [Value];
+  if (biases.length > 1) throw graph.shapeError(OP_TYPE, "has no causal blocks in its fused form", biases);
+  return fusedAttention(graph, spec, bias, headDim);
 }
 
 const OP_TYPE = "Attention";
@@ -47,7 +54,7 @@ function checkHeads(
   { queries, keys, values, attentionBias, queryHeads, kvHeads }: AttentionSpec,
 ): number {
   for (const value of [queries, keys, values]) expectRank(graph, OP_TYPE, value, 3);
-  expectRank(graph, OP_TYPE, attentionBias, 4);
+  for (const bias of [attentionBias].flat()) expectRank(graph, OP_TYPE, bias, 4);
   const headDim = staticSize(graph, OP_TYPE, queries, -1) / queryHeads;
   if (queryHeads % kvHeads !== 0) {
     throw graph.shapeError(OP_TYPE, `cannot share ${kvHeads} heads among ${queryHeads}`, [queries, keys]);
@@ -60,8 +67,13 @@ function checkHeads(
   return headDim;
 }
 
-function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: number): [output: Value, weights?: Value] {
-  const { queries, keys, values, attentionBias, pastKeys, pastValues, queryHeads, kvHeads, scale } = spec;
+function fusedAttention(
+  graph: GraphBuilder,
+  spec: AttentionSpec,
+  attentionBias: Value,
+  headDim: number,
+): [output: Value, weights?: Value] {
+  const { queries, keys, values, pastKeys, pastValues, queryHeads, kvHeads, scale } = spec;
   for (const past of [pastKeys, pastValues]) {
     if (past === undefined) continue;
     expectRank(graph, OP_TYPE, past, 4);
@@ -89,81 +101,6 @@ function fusedAttention(graph: GraphBuilder, spec: AttentionSpec, headDim: numbe
     outputs: [queries, present, present, ...(spec.returnWeights === true ? [weights] : [])],
   });
   return [output as Value, attentionWeights];
-}
-
-/**
- * The same from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
- * per key head. Half floats are multiplied as they are, and the bias is added to them; the softmax of them is float32.
- */
-function primitiveAttention(
-  graph: GraphBuilder,
-  spec: AttentionSpec,
-  headDim: number,
-): [output: Value, weights?: Value] {
-  const { queries, attentionBias, queryHeads, kvHeads } = spec;
-  const [batch, seq] = queries.shape as [Dim, Dim];
-  const group = queryHeads / kvHeads;
-  const stacked = typeof seq === "number" ? group * seq : `${group} * ${seq}`;
-  const heads = (x: Value, count: number): Value =>
-    transpose(graph, reshape(graph, x, [batch, x.shape[1] as Dim, count, headDim]), [0, 2, 1, 3]);
-  const withPast = (past: Value | undefined, rows: Value): Value =>
-    past === undefined ? rows : concat(graph, [past, rows], 2);
-  const keys = withPast(spec.pastKeys, heads(spec.keys, kvHeads));
-  const values = withPast(spec.pastValues, heads(spec.values, kvHeads));
-  const total = keys.shape[2] as Dim;
-  const grouped = reshape(graph, heads(queries, queryHeads), [batch, kvHeads, stacked, headDim]);
-  const scaled = spec.scale === 1 ? grouped : multiply(graph, grouped, spec.scale);
-  const scores = matmul(graph, scaled, transpose(graph, keys, [0, 1, 3, 2]));
-  const perHeadScores = reshape(graph, scores, [batch, queryHeads, seq, total]);
-  // Where the bias is 0, as it is at every key that counts, nothing is rounded once more.
-  const biased = cast(graph, add(graph, perHeadScores, attentionBias), "float32");
-  // The shorter gradient holds only while nothing but the values meets the weights.
-  const plain = (x: Value): Value => cast(graph, softmax(graph, x), queries.dtype);
-  const weights = spec.returnWeights === true ? plain(biased) : softmaxBefore(graph, biased, queries.dtype);
-  const mix = spec.returnWeights === true ? matmul : mixRows;
-  const mixed = mix(graph, reshape(graph, weights, [batch, kvHeads, stacked, total]), values);
-  const perHead = transpose(graph, reshape(graph, mixed, [batch, queryHeads, seq, headDim]), [0, 2, 1, 3]);
-  const output = reshape(graph, perHead, [batch, seq, queryHeads * headDim]);
-  return spec.returnWeights === true ? [output, weights] : [output];
-}
-
-/**
- * A softmax that only {@link mixRows} reads, converted to `dtype`. Its gradient is p (g − Σ g p); the g that it is handed
- * has the sum taken off already. Of half floats, the gradient stays one down to the product that made the scores.
- */
-function softmaxBefore(graph: GraphBuilder, x: Value, dtype: DType): Value {
-  const byScores: VjpRule = ({ gradient, output }) => [mul(graph, gradient, output)];
-  const narrow = dtype !== x.dtype;
-  const [weights] = graph.node({
-    opType: "Softmax",
-    inputs: [x],
-    attributes: { axis: -1n },
-    outputs: [x],
-    // The wide weights are then not needed a second time.
-    vjp: narrow ? ({ gradient }) => [gradient] : byScores,
-  });
-  return narrow ? cast(graph, weights as Value, dtype, byScores) : (weights as Value);
-}
-
-/**
- * weights · values. With G the gradient of the output O, that of the weights is G valuesᵀ; Σ over a row of it times the
- * weights is Σ G O, a sum over one head's elements instead of one over all keys (Dao et al. 2022, appendix B.4).
- */
-function mixRows(graph: GraphBuilder, weights: Value, values: Value): Value {
-  return graph.node({
-    opType: "MatMul",
-    inputs: [weights, values],
-    outputs: [{ dtype: weights.dtype, shape: [...weights.shape.slice(0, -1), values.shape[3] as Dim] }],
-    vjp: ({ inputs, output, gradient, needs }) => {
-      const [p, v] = inputs as [Value, Value];
-      const byWeights = (): Value => {
-        const products = cast(graph, mul(graph, gradient, output), "float32");
-        const sums = cast(graph, reduceSum(graph, products, [-1], true), p.dtype);
-        return sub(graph, matmul(graph, gradient, transposeMatrix(graph, v)), sums);
-      };
-      return [needs(0) ? byWeights() : undefined, needs(1) ? productGradient(graph, p, gradient, v) : undefined];
-    },
-  })[0] as Value;
 }
 
 /**
