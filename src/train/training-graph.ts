@@ -6,7 +6,7 @@ import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
 import { add, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
-import { reshape } from "../graph/ops/movement.js";
+import { concat, reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { RowPicks } from "../models/decoder-context.js";
@@ -53,6 +53,7 @@ export interface TrainingGraphSpec extends ParameterSpec {
 export const TRAINING_IO = {
   parameters: "parameters",
   accumulated: "accumulated",
+  accumulatedLosses: "accumulated_losses",
   inputIds: "input_ids",
   textMask: "text_mask",
   compSelection: "comp_selection",
@@ -65,6 +66,8 @@ export const TRAINING_IO = {
   loss: "loss",
   distillLoss: "distill_loss",
   gradient: "gradient",
+  /** `accumulated_losses` plus the loss, and where there is one the distance to the teacher. */
+  losses: "losses",
 } as const;
 
 /** Type of the matrix products of a training graph. */
@@ -144,10 +147,13 @@ export function scaleLoss(
   return { scaled, unscale: (gradient) => div(graph, gradient, factor) };
 }
 
-/** Adds a gradient [parameters] to `accumulated`, an input, and declares the sum an output. */
-export function accumulate(graph: GraphBuilder, gradient: Value): void {
+/** Adds a gradient [parameters] and losses to inputs, the sums so far, and declares the new sums outputs. */
+export function accumulate(graph: GraphBuilder, gradient: Value, losses: readonly Value[]): void {
   const accumulated = graph.input(TRAINING_IO.accumulated, "float32", gradient.shape);
   graph.output(add(graph, accumulated, gradient), TRAINING_IO.gradient);
+  const before = graph.input(TRAINING_IO.accumulatedLosses, "float32", [losses.length]);
+  const parts = losses.map((loss) => reshape(graph, loss, [1]));
+  graph.output(add(graph, before, concat(graph, parts, 0)), TRAINING_IO.losses);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -195,8 +201,8 @@ function emitForward(
 
 /**
  * Builds the graph. Inputs: the decoder's (rotary tables, gate), those of the masks, {@link TRAINING_IO}'s, with
- * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
- * [parameters] each.
+ * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and the sums so
+ * far plus the gradient and those two.
  */
 export function buildTrainingGraph(
   config: DecoderConfig,
@@ -209,18 +215,20 @@ export function buildTrainingGraph(
   // Before the student, so that what it holds is free again when the student's activations pile up.
   const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec, computeType(spec));
   const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
+  const losses = [forward.loss];
   let objective = forward.loss;
   if (distill !== undefined && teacher !== undefined) {
     const { weight, temperature } = distill;
     const distance = distillation(graph, teacher, forward.logits, forward.weights, temperature);
     graph.output(distance, TRAINING_IO.distillLoss);
+    losses.push(distance);
     const pull = scale(graph, distance, weight * temperature ** 2);
     objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
   }
   const checkpoints = spec.recompute === true ? forward.states : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
   const [gradient] = differentiate(graph, scaled, [forward.vector], { checkpoints });
-  accumulate(graph, unscale(gradient as Value));
+  accumulate(graph, unscale(gradient as Value), losses);
   return graph;
 }
 
