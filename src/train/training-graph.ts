@@ -15,6 +15,7 @@ import type { Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import type { ParameterLayout, ParameterSpec } from "./parameters.js";
+import { emitRotary } from "./rotary-rows.js";
 import { TrainedTensors } from "./trained-tensors.js";
 import { emitMasks } from "./training-masks.js";
 import { emitTeacher } from "./teacher-graph.js";
@@ -103,7 +104,7 @@ export function trainedDecoder(
     trainedLora: (...place) => tensors.lora(...place),
     loraScale,
     ...loraInput,
-    values: emitMasks(graph, config, spec),
+    values: { ...emitMasks(graph, config, spec), ...emitRotary(graph, config, spec, "student") },
   });
   return { vector, tensors, emitter };
 }
@@ -200,9 +201,9 @@ function emitForward(
 }
 
 /**
- * Builds the graph. Inputs: the decoder's (rotary tables, gate), those of the masks, {@link TRAINING_IO}'s, with
- * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and the sums so
- * far plus the gradient and those two.
+ * Builds the graph. Inputs: the gate, those of rotary tables and masks, {@link TRAINING_IO}'s, with distillation the
+ * teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and the sums so far plus the
+ * gradient and those two.
  */
 export function buildTrainingGraph(
   config: DecoderConfig,
