@@ -11,6 +11,7 @@ import { watchOthers } from "./quiet.js";
 import { countStep } from "./training/count.js";
 import { root } from "./training/library.js";
 import type { Precision } from "../dist/train/loss-scale.js";
+import type { PaddedBatch } from "../dist/train/padded-batch.js";
 import { prepareWorkload, type Workload, type WorkloadOptions } from "./training/workload.js";
 
 const HELP = `Usage: npm run bench:train -- [options]
@@ -53,12 +54,12 @@ interface TrainingReport {
 /** Takes steps, one batch each, as training does: forward, backward, clipping and AdamW. */
 async function takeSteps({ trainer, batches }: Workload, count: number): Promise<{ times: number[]; loss: number }> {
   const times: number[] = [];
+  const batchOf = (step: number): PaddedBatch => batches[step % batches.length] as PaddedBatch;
   let loss = NaN;
-  for (let step = 0; step < count; step++) {
-    const batch = batches[trainer.step % batches.length];
-    if (batch === undefined) throw new Error("There are no batches.");
+  for (let i = 0; i < count; i++) {
+    const { step } = trainer;
     const startedAt = performance.now();
-    ({ loss } = await trainer.takeStep([batch], 1e-4));
+    ({ loss } = await trainer.takeStep([batchOf(step)], 1e-4, () => batchOf(step + 1)));
     times.push(performance.now() - startedAt);
   }
   return { times, loss };

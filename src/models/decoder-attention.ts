@@ -98,7 +98,7 @@ function exchangeRows(
 /** Heads turned by their positions and multiplied by `factor`. */
 function rotate({ graph }: DecoderContext, x: Value, tables: TypeInputs, heads: number, factor: number = 1): Value {
   const [cos, sin] = [tables.cos, tables.sin].map((table) => (factor === 1 ? table : scale(graph, table, factor)));
-  return rotary(graph, x, cos as Value, sin as Value, heads);
+  return rotary(graph, x, cos as Value, sin as Value, heads, tables.rows);
 }
 
 function average({ graph, inputs }: DecoderContext, rows: Value): Value {

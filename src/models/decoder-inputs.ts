@@ -9,10 +9,12 @@ import { DECODER_IO, layerTypesOf, type DecoderDims, type EmitterOptions } from 
 export interface TypeInputs {
   /** [batch, 1, seq, past + seq], or its causal blocks. */
   attentionBias: readonly Value[];
-  /** [batch, seq, rotaryDim / 2] */
+  /** [batch, seq, rotaryDim / 2], or where there are `rows` [positions, rotaryDim / 2]. */
   cos: Value;
-  /** [batch, seq, rotaryDim / 2] */
+  /** As `cos`. */
   sin: Value;
+  /** int64 [batch, seq]: which row of the tables belongs to each token. */
+  rows: Value | undefined;
 }
 
 /** What all layers share, in the type of the matrix products. */
@@ -50,11 +52,12 @@ function declareType(
   const attentionBias = [bias].flat().map((block) => cast(graph, block, compute));
   const pairs = config.rotary[type].inverseFrequencies.length;
   const table = (name: string): Value => graph.input(name, "float32", [batch, seq, pairs]);
-  const { cos, sin } = values?.rotary?.(type) ?? {
+  const { cos, sin, rows } = values?.rotary?.(type) ?? {
     cos: table(DECODER_IO.rotaryCos(type)),
     sin: table(DECODER_IO.rotarySin(type)),
+    rows: undefined,
   };
-  return { attentionBias, cos: cast(graph, cos, compute), sin: cast(graph, sin, compute) };
+  return { attentionBias, cos: cast(graph, cos, compute), sin: cast(graph, sin, compute), rows };
 }
 
 function declareGate(

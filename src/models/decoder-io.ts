@@ -44,8 +44,8 @@ export interface DecoderGraphOptions {
 export interface DecoderValues {
   /** [batch, 1, seq, past + seq], or, without a past, its causal blocks as `attention` takes them. */
   attentionBias?: (type: LayerType) => Value | readonly Value[];
-  /** [batch, seq, rotaryDim / 2] each */
-  rotary?: (type: LayerType) => { cos: Value; sin: Value };
+  /** Tables [positions, rotaryDim / 2] of at least seq positions, and int64 [batch, seq]: the row of each token. */
+  rotary?: (type: LayerType) => { cos: Value; sin: Value; rows: Value };
   /** [batch, seq, seq], in place of the input that `averaging` asks for. */
   averaging?: Value;
 }

@@ -15,22 +15,36 @@ export interface PassLoss {
   distillLoss?: number;
 }
 
+/** The numbers of a {@link PassLoss} that are computed with the gradient. */
+export type LossName = "loss" | "distillLoss";
+
+/** Sums over micro-batches. On WebGPU they stay on the device, so that nothing waits for it between two micro-batches. */
+export interface GradientSums {
+  /** [parameters] float32. */
+  gradient: Tensor;
+  /** [losses] float32: those that the pass names, in its order. */
+  losses: Tensor;
+}
+
 /** What a backward pass starts from. The tensors stay the caller's: a pass neither keeps nor disposes them. */
 export interface BackwardInputs {
   /** Everything that is learned, [parameters] float32, where the optimiser left it (on WebGPU: on the device). */
   parameters: Tensor;
-  /** Sum of the gradients of the micro-batches before, [parameters] float32; a fresh step gives zeros in host memory. */
-  accumulated: Tensor;
-  /** A number that no other micro-batch of the run has, the same when a run is resumed: seeds whatever is random. */
-  draw: number;
+  /** Sums over the micro-batches before; zeros for the first one of a step. */
+  accumulated: GradientSums;
   /** Factor on the loss while it is differentiated, of passes with half floats; gradients come out without it. */
   lossScale?: number;
 }
 
-/** Loss of a micro-batch, and `accumulated` plus its gradient as a new tensor that the caller disposes. */
-export interface BackwardResult extends PassLoss {
-  /** [parameters] float32; on WebGPU it stays on the device. */
-  gradient: Tensor;
+/** A micro-batch as inputs of the graphs, lacking nothing but what is learned. */
+export interface PreparedBatch {
+  /** Number of labels that its losses are means over. */
+  readonly labels: number;
+  /**
+   * Runs forward and backward once. On WebGPU, the device may still be at work when this resolves.
+   * @returns `accumulated` plus this micro-batch's gradient and losses, as new tensors that the caller disposes
+   */
+  backward(inputs: BackwardInputs): Promise<GradientSums>;
 }
 
 /**
@@ -40,7 +54,13 @@ export interface BackwardResult extends PassLoss {
 export interface GradientPass<Batch> extends AsyncDisposable {
   /** Where gradients are left; the optimiser is started there. */
   readonly device: Device;
-  backward(batch: Batch, inputs: BackwardInputs): Promise<BackwardResult>;
+  /** Which losses come with a gradient. */
+  readonly losses: readonly LossName[];
+  /**
+   * Makes the inputs of a micro-batch, which do not depend on what is learned; so it can be done ahead.
+   * @param draw a number that no other micro-batch of the run has, the same when a run is resumed: seeds whatever is random
+   */
+  prepare(batch: Batch, draw: number): PreparedBatch;
   /** The loss alone, without anything random, for held-out data. */
   evaluate(batch: Batch, parameters: Tensor): Promise<PassLoss>;
 }

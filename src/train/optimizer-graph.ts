@@ -34,6 +34,9 @@ export const OPTIMIZER_IO = {
   newFirstMoment: "new_first_moment",
   newSecondMoment: "new_second_moment",
   gradientNorm: "gradient_norm",
+  /** Losses that were summed with the gradient; they pass through, so that one run brings all numbers of a step back. */
+  losses: "losses",
+  sameLosses: "same_losses",
 } as const;
 
 /** The factors that undo Adam's bias towards zero at `step`, counted from 1. */
@@ -41,8 +44,11 @@ export function momentCorrections(step: number, { beta1 = 0.9, beta2 = 0.999 }: 
   return [1 / (1 - beta1 ** step), 1 / (1 - beta2 ** step)];
 }
 
-/** One AdamW update of a vector of `size` elements. */
-export function buildOptimizerGraph(size: number, options: OptimizerOptions = {}): GraphBuilder {
+/**
+ * One AdamW update of a vector of `size` elements.
+ * @param losses number of losses that pass through
+ */
+export function buildOptimizerGraph(size: number, options: OptimizerOptions = {}, losses = 0): GraphBuilder {
   const { beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0, clipNorm = 1 } = options;
   const graph = new GraphBuilder("adamw", "primitive");
   const vector = (name: string): Value => graph.input(name, "float32", [size]);
@@ -64,5 +70,6 @@ export function buildOptimizerGraph(size: number, options: OptimizerOptions = {}
   graph.output(newFirst, OPTIMIZER_IO.newFirstMoment);
   graph.output(newSecond, OPTIMIZER_IO.newSecondMoment);
   graph.output(norm, OPTIMIZER_IO.gradientNorm);
+  if (losses > 0) graph.output(graph.input(OPTIMIZER_IO.losses, "float32", [losses]), OPTIMIZER_IO.sameLosses);
   return graph;
 }

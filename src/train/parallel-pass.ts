@@ -3,8 +3,8 @@ import type { Tensor } from "onnxruntime-node";
 import type { DecoderConfig } from "../models/config.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
-import { EngineSession, floatTensor, type EngineOptions } from "../runtime/engine-session.js";
-import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
+import { EngineSession, floatTensor, type EngineOptions, type Feeds } from "../runtime/engine-session.js";
+import type { BackwardInputs, GradientPass, GradientSums, LossName, PassLoss, PreparedBatch } from "./gradient-pass.js";
 import { isHalf } from "./loss-scale.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
 import { batchLabels, forwardFeeds, trainingFeeds, type DistilledBatch } from "./training-batch.js";
@@ -18,9 +18,12 @@ export interface ParallelPassParts {
   engine: EngineOptions;
 }
 
+const SUMS = [TRAINING_IO.gradient, TRAINING_IO.losses] as const;
+
 /** The parallel forward and backward of CCM (arXiv 2312.03414, section 3.2), for batches of one fixed size. */
 export class ParallelPass implements GradientPass<DistilledBatch> {
   readonly device: Device;
+  readonly losses: readonly LossName[];
   readonly #parts: ParallelPassParts;
   readonly #layout: ParameterLayout;
   readonly #session: EngineSession;
@@ -31,6 +34,7 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
     this.#layout = layout;
     this.#session = session;
     this.device = session.device;
+    this.losses = parts.spec.distill === undefined ? ["loss"] : ["loss", "distillLoss"];
   }
 
   /**
@@ -43,33 +47,16 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
     const session = await EngineSession.create(() => buildTrainingGraph(config, weights(), layout, spec), {
       ...engine,
       fixedShapes: true,
-      deviceOutputs: [TRAINING_IO.gradient],
+      deviceOutputs: SUMS,
     });
     return new ParallelPass(parts, layout, session);
   }
 
-  async backward(
-    batch: DistilledBatch,
-    { parameters, accumulated, draw, lossScale = 1 }: BackwardInputs,
-  ): Promise<BackwardResult> {
+  prepare(batch: DistilledBatch, draw: number): PreparedBatch {
     const { config, spec } = this.#parts;
     const labels = batchLabels(batch);
     const feeds = trainingFeeds(config, batch, spec, labels, draw);
-    feeds[TRAINING_IO.parameters] = parameters;
-    feeds[TRAINING_IO.accumulated] = accumulated;
-    if (isHalf(spec.precision)) feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
-    const { loss, distillLoss, gradient } = TRAINING_IO;
-    const outputs = await this.#session.run(feeds, [
-      loss,
-      gradient,
-      ...(spec.distill === undefined ? [] : [distillLoss]),
-    ]);
-    return {
-      loss: Number(outputs[loss]?.data[0]),
-      labels: labels.rows.length,
-      gradient: outputs[gradient] as Tensor,
-      ...(spec.distill === undefined ? {} : { distillLoss: Number(outputs[distillLoss]?.data[0]) }),
-    };
+    return { labels: labels.rows.length, backward: (inputs) => this.#backward(feeds, inputs) };
   }
 
   async evaluate(batch: DistilledBatch, parameters: Tensor): Promise<PassLoss> {
@@ -93,5 +80,19 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
+  }
+
+  async #backward(feeds: Feeds, { parameters, accumulated, lossScale = 1 }: BackwardInputs): Promise<GradientSums> {
+    const inputs: Feeds = {
+      ...feeds,
+      [TRAINING_IO.parameters]: parameters,
+      [TRAINING_IO.accumulated]: accumulated.gradient,
+      [TRAINING_IO.accumulatedLosses]: accumulated.losses,
+    };
+    if (isHalf(this.#parts.spec.precision)) {
+      inputs[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
+    }
+    const outputs = await this.#session.run(inputs, SUMS);
+    return { gradient: outputs[TRAINING_IO.gradient] as Tensor, losses: outputs[TRAINING_IO.losses] as Tensor };
   }
 }

@@ -7,9 +7,10 @@ import type { DecoderConfig } from "../models/config.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions, type Feeds } from "../runtime/engine-session.js";
-import type { BackwardInputs, BackwardResult, GradientPass, PassLoss } from "./gradient-pass.js";
+import type { BackwardInputs, GradientPass, GradientSums, LossName, PassLoss, PreparedBatch } from "./gradient-pass.js";
 import { dropoutFeeds } from "./lora-dropout.js";
 import { isHalf } from "./loss-scale.js";
+import { OwnedTensors } from "./owned-tensors.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
 import { buildSegmentGraph, SEGMENT_IO, type SegmentGraphSpec, type SegmentPart } from "./segment-graph.js";
 import type { RecurrentSegment, SegmentedBatch } from "./segments.js";
@@ -37,13 +38,22 @@ export function crosses(boundary: number, bptt: number | undefined): boolean {
 /** The parts that training runs. */
 type TrainingPart = Exclude<SegmentPart, "evaluation">;
 
+const BACKWARD_OUTPUTS = [TRAINING_IO.gradient, TRAINING_IO.losses, SEGMENT_IO.summaryGradient] as const;
+
 /** Outputs that later runs read, by part. */
 const DEVICE_OUTPUTS: Readonly<Record<SegmentPart, readonly string[]>> = {
   forward: [SEGMENT_IO.nextSummaries],
   evaluation: [SEGMENT_IO.nextSummaries],
-  backward: [TRAINING_IO.gradient, SEGMENT_IO.summaryGradient],
-  "backward-without-labels": [TRAINING_IO.gradient, SEGMENT_IO.summaryGradient],
+  backward: BACKWARD_OUTPUTS,
+  "backward-without-labels": BACKWARD_OUTPUTS,
 };
+
+/** A segment as inputs, lacking what is learned and what other segments give it. */
+interface PreparedSegment {
+  forward: Feeds;
+  /** The part that its backward pass runs, and what that part reads besides. */
+  backward: { part: TrainingPart; labels: Feeds };
+}
 
 /** More than any sample has; keeps the random numbers of segments apart. */
 const MOST_SEGMENTS = 2 ** 16;
@@ -65,6 +75,7 @@ function startPart(
 /** Back-propagation through time for batches of one fixed size. */
 export class RecurrentPass implements GradientPass<SegmentedBatch> {
   readonly device: Device;
+  readonly losses: readonly LossName[] = ["loss"];
   readonly #parts: RecurrentPassParts;
   readonly #layout: ParameterLayout;
   readonly #sessions: Readonly<Record<TrainingPart, EngineSession>>;
@@ -95,41 +106,25 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
     });
   }
 
-  async backward(
-    batch: SegmentedBatch,
-    { parameters, accumulated, draw, lossScale = 1 }: BackwardInputs,
-  ): Promise<BackwardResult> {
+  prepare(batch: SegmentedBatch, draw: number): PreparedBatch {
     const labels = batch.segments.map(({ tokens }) => batchLabels(tokens));
     const total = labels.reduce((sum, { rows }) => sum + rows.length, 0);
     const { config, spec } = this.#parts;
-    // Both directions of a segment drop the same elements, or the gradient would be that of another function.
-    const feeds = batch.segments.map((segment, turn) => ({
-      ...this.#feeds(segment, parameters),
-      ...(spec.dropout && dropoutFeeds(config, spec, spec.dropout, MOST_SEGMENTS * draw + turn)),
-    }));
-    const prompts = await this.#forward(feeds);
-    let gradient = accumulated;
-    let later = this.#emptyPrompt();
-    let loss = 0;
-    const last = batch.segments.length - 1;
-    for (let turn = last; turn >= 0; turn--) {
-      const pass = await this.#segment(feeds[turn] as Feeds, labels[turn] as BatchLabels, total, {
-        [SEGMENT_IO.summaries]: prompts[turn] as Tensor,
-        [SEGMENT_IO.nextGradient]: later,
-        [TRAINING_IO.accumulated]: gradient,
-        ...(isHalf(spec.precision) ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) } : {}),
-      });
-      loss += pass.loss;
-      prompts[turn]?.dispose();
-      later.dispose();
-      if (gradient !== accumulated) gradient.dispose();
-      gradient = pass.gradient;
-      const passesOn = crosses(last - turn + 1, this.#parts.bptt);
-      if (!passesOn) pass.summaryGradient.dispose();
-      later = passesOn ? pass.summaryGradient : this.#emptyPrompt();
-    }
-    later.dispose();
-    return { loss, labels: total, gradient };
+    const segments = batch.segments.map((segment, turn): PreparedSegment => {
+      const own = labels[turn] as BatchLabels;
+      return {
+        // Both directions of a segment drop the same elements, or the gradient would be that of another function.
+        forward: {
+          ...this.#feeds(segment),
+          ...(spec.dropout && dropoutFeeds(config, spec, spec.dropout, MOST_SEGMENTS * draw + turn)),
+        },
+        backward:
+          own.rows.length === 0
+            ? { part: "backward-without-labels", labels: {} }
+            : { part: "backward", labels: labelFeeds(own, spec, total) },
+      };
+    });
+    return { labels: total, backward: (inputs) => this.#backward(segments, inputs) };
   }
 
   async evaluate(batch: SegmentedBatch, parameters: Tensor): Promise<PassLoss> {
@@ -138,20 +133,21 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
     const session = await this.#evaluation;
     const labels = batch.segments.map(({ tokens }) => batchLabels(tokens));
     const total = labels.reduce((sum, { rows }) => sum + rows.length, 0);
-    let summaries = this.#emptyPrompt();
+    using owned = new OwnedTensors();
+    let summaries = owned.own(this.#emptyPrompt());
     let loss = 0;
     for (const [turn, segment] of batch.segments.entries()) {
       const feeds = {
-        ...this.#feeds(segment, parameters),
+        ...this.#feeds(segment),
+        [TRAINING_IO.parameters]: parameters,
         ...labelFeeds(labels[turn] as BatchLabels, this.#parts.spec, total),
         [SEGMENT_IO.summaries]: summaries,
       };
       const outputs = await session.run(feeds, [TRAINING_IO.loss, SEGMENT_IO.nextSummaries]);
       loss += Number(outputs[TRAINING_IO.loss]?.data[0]);
-      summaries.dispose();
-      summaries = outputs[SEGMENT_IO.nextSummaries] as Tensor;
+      owned.release(summaries);
+      summaries = owned.own(outputs[SEGMENT_IO.nextSummaries]);
     }
-    summaries.dispose();
     return { loss, labels: total };
   }
 
@@ -164,44 +160,63 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
     return this.dispose();
   }
 
+  async #backward(
+    segments: readonly PreparedSegment[],
+    { parameters, accumulated, lossScale = 1 }: BackwardInputs,
+  ): Promise<GradientSums> {
+    using owned = new OwnedTensors();
+    const learned = { [TRAINING_IO.parameters]: parameters };
+    const factor: Feeds =
+      isHalf(this.#parts.spec.precision)
+        ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) }
+        : {};
+    const prompts = await this.#forward(segments, learned, owned);
+    let sums = accumulated;
+    let later = owned.own(this.#emptyPrompt());
+    const last = segments.length - 1;
+    for (let turn = last; turn >= 0; turn--) {
+      const { forward, backward } = segments[turn] as PreparedSegment;
+      const prompt = prompts[turn] as Tensor;
+      const chain = {
+        [SEGMENT_IO.summaries]: prompt,
+        [SEGMENT_IO.nextGradient]: later,
+        [TRAINING_IO.accumulated]: sums.gradient,
+        [TRAINING_IO.accumulatedLosses]: sums.losses,
+      };
+      const outputs = await this.#sessions[backward.part].run(
+        { ...forward, ...backward.labels, ...learned, ...factor, ...chain },
+        BACKWARD_OUTPUTS,
+      );
+      const [gradient, losses, bySummaries] = BACKWARD_OUTPUTS.map((name) => owned.own(outputs[name]));
+      owned.release(prompt, later, sums.gradient, sums.losses);
+      sums = { gradient: gradient as Tensor, losses: losses as Tensor };
+      later = bySummaries as Tensor;
+      if (crosses(last - turn + 1, this.#parts.bptt)) continue;
+      owned.release(later);
+      later = owned.own(this.#emptyPrompt());
+    }
+    owned.give(sums.gradient, sums.losses);
+    return sums;
+  }
+
   /** The soft prompt that each segment starts with. */
-  async #forward(feeds: readonly Feeds[]): Promise<Tensor[]> {
-    const prompts = [this.#emptyPrompt()];
-    for (const segment of feeds.slice(0, -1)) {
-      const inputs = { ...segment, [SEGMENT_IO.summaries]: prompts[prompts.length - 1] as Tensor };
+  async #forward(segments: readonly PreparedSegment[], learned: Feeds, owned: OwnedTensors): Promise<Tensor[]> {
+    let prompt = owned.own(this.#emptyPrompt());
+    const prompts = [prompt];
+    for (const { forward } of segments.slice(0, -1)) {
+      const inputs = { ...forward, ...learned, [SEGMENT_IO.summaries]: prompt };
       const outputs = await this.#sessions.forward.run(inputs, [SEGMENT_IO.nextSummaries]);
-      prompts.push(outputs[SEGMENT_IO.nextSummaries] as Tensor);
+      prompt = owned.own(outputs[SEGMENT_IO.nextSummaries]);
+      prompts.push(prompt);
     }
     return prompts;
   }
 
-  async #segment(
-    feeds: Feeds,
-    labels: BatchLabels,
-    total: number,
-    chain: Feeds,
-  ): Promise<{ loss: number; gradient: Tensor; summaryGradient: Tensor }> {
-    const gradients = [TRAINING_IO.gradient, SEGMENT_IO.summaryGradient];
-    const outputs =
-      labels.rows.length === 0
-        ? await this.#sessions["backward-without-labels"].run({ ...feeds, ...chain }, gradients)
-        : await this.#sessions.backward.run({ ...feeds, ...chain, ...labelFeeds(labels, this.#parts.spec, total) }, [
-            TRAINING_IO.loss,
-            ...gradients,
-          ]);
-    return {
-      loss: Number(outputs[TRAINING_IO.loss]?.data[0] ?? 0),
-      gradient: outputs[TRAINING_IO.gradient] as Tensor,
-      summaryGradient: outputs[SEGMENT_IO.summaryGradient] as Tensor,
-    };
-  }
-
-  #feeds({ tokens, place, keep }: RecurrentSegment, parameters: Tensor): Feeds {
+  #feeds({ tokens, place, keep }: RecurrentSegment): Feeds {
     const { config, spec } = this.#parts;
     const { batch, slots, compTokens } = spec;
     return {
       ...sequenceFeeds(config, tokens, spec),
-      [TRAINING_IO.parameters]: parameters,
       [SEGMENT_IO.place]: floatTensor(place, [batch, slots, compTokens]),
       [SEGMENT_IO.keep]: floatTensor(keep, [batch, slots, 1]),
     };

@@ -1,6 +1,7 @@
 /** @file A training run: batches in, an adapter out; resumable at any moment, reporting as it goes. */
 import { join } from "node:path";
 import { PrecisError } from "../errors.js";
+import { BatchReader } from "./batch-reader.js";
 import type { PlannedBatch } from "./batches.js";
 import { RunDirectory, type Checkpoint, type MetricsLine } from "./run-directory.js";
 import { learningRateAt, progressAt, type ScheduleOptions } from "./schedule.js";
@@ -53,12 +54,6 @@ function freshState(parameters: Float32Array): TrainerState {
     firstMoment: new Float32Array(parameters.length),
     secondMoment: new Float32Array(parameters.length),
   };
-}
-
-async function nextBatch<Batch>(batches: AsyncIterator<Batch>): Promise<Batch> {
-  const { value, done } = await batches.next();
-  if (done !== true) return value;
-  throw new PrecisError("INPUT_INVALID", "The training data ended.", { nextStep: "Give more data, or fewer steps." });
 }
 
 /** Evaluation batches, planned once. */
@@ -123,7 +118,7 @@ async function takeSteps<Batch>(
   run: TrainingRun<Batch>,
   directory: RunDirectory,
   trainer: Trainer<Batch>,
-  batches: AsyncIterator<Batch>,
+  batches: BatchReader<Batch>,
   progress: Progress,
   metrics: MetricsLine[],
 ): Promise<void> {
@@ -135,9 +130,10 @@ async function takeSteps<Batch>(
     run.signal?.aborted === true || (run.timeLimit !== undefined && elapsed() >= run.timeLimit);
   while (!isFinished(run, trainer.step, progress.seconds) && !stopped()) {
     const learningRate = learningRateAt(trainer.step, run.schedule, progress.seconds);
-    const micro = [];
-    for (let i = 0; i < run.accumulation; i++) micro.push(await nextBatch(batches));
-    const { loss, gradientNorm, ...rest } = await trainer.takeStep(micro, learningRate);
+    const micro: Batch[] = [];
+    for (let i = 0; i < run.accumulation; i++) micro.push(await batches.next());
+    if (!isFinished(run, trainer.step + 1, progress.seconds)) batches.readAhead();
+    const { loss, gradientNorm, ...rest } = await trainer.takeStep(micro, learningRate, () => batches.arrived);
     const learned = rest.skipped !== true;
     if (!Number.isFinite(loss) || (learned && !Number.isFinite(gradientNorm))) {
       throw diverged(trainer.step, loss, gradientNorm);
@@ -181,12 +177,10 @@ export async function runTraining<Batch>(run: TrainingRun<Batch>): Promise<Train
     tokens: resumed?.tokens ?? 0,
     seconds: resumed?.seconds ?? 0,
   };
-  const batches = run.openBatches(progress.batches)[Symbol.asyncIterator]();
-  try {
-    await takeSteps(run, directory, trainer, batches, progress, metrics);
-  } finally {
+  {
     // Ends the thread that makes them, also after an error.
-    await batches.return?.();
+    await using batches = new BatchReader(run.openBatches(progress.batches));
+    await takeSteps(run, directory, trainer, batches, progress, metrics);
   }
   await save(run, directory, trainer, progress, metrics[metrics.length - 1]);
   return {

@@ -93,7 +93,7 @@ export function buildSegmentGraph(
   const checkpoints = spec.recompute === true ? [...emitter.layerInputs, hidden] : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
   const [byVector, bySummaries] = differentiate(graph, scaled, [vector, summaries], { checkpoints }).map(unscale);
-  accumulate(graph, byVector as Value);
+  accumulate(graph, byVector as Value, [loss ?? graph.floats([0])]);
   graph.output(bySummaries as Value, SEGMENT_IO.summaryGradient);
   return graph;
 }

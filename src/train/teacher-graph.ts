@@ -2,18 +2,16 @@
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import type { DecoderConfig, LayerType } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
-import { DECODER_IO } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { causalBlocks } from "./causal-blocks.js";
 import { causalSampleBias } from "./mask-graph.js";
+import { emitRotary } from "./rotary-rows.js";
 
-/** Names of the teacher's inputs. */
+/** Names of the teacher's inputs besides its rotary tables. */
 export const TEACHER_IO = {
   inputIds: "teacher_input_ids",
   samples: "teacher_samples",
   labelRows: "teacher_label_rows",
-  rotaryCos: (type: LayerType): string => `teacher_${DECODER_IO.rotaryCos(type)}`,
-  rotarySin: (type: LayerType): string => `teacher_${DECODER_IO.rotarySin(type)}`,
 } as const;
 
 /**
@@ -35,16 +33,9 @@ export function emitTeacher(
     const window = (type: LayerType): number | undefined => (type === "sliding" ? config.slidingWindow : undefined);
     const attentionBias = (type: LayerType): Value[] =>
       causalBlocks(seq, sizes.attentionBlocks).map((block) => causalSampleBias(graph, samples, block, window(type)));
-    const rotary = (type: LayerType): { cos: Value; sin: Value } => {
-      const table = [batch, seq, config.rotary[type].inverseFrequencies.length];
-      return {
-        cos: graph.input(TEACHER_IO.rotaryCos(type), "float32", table),
-        sin: graph.input(TEACHER_IO.rotarySin(type), "float32", table),
-      };
-    };
     const emitter = new DecoderEmitter(graph, config, weights, sizes, {
       compute,
-      values: { attentionBias, rotary },
+      values: { attentionBias, ...emitRotary(graph, config, sizes, "teacher") },
     });
     const embeddings = emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq]));
     const rows = graph.input(TEACHER_IO.labelRows, "int64", [labels]);

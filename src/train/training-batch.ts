@@ -1,12 +1,12 @@
 /** @file A padded or packed batch as the inputs of a training graph. */
-import { DECODER_IO, layerTypesOf } from "../models/decoder-io.js";
+import { DECODER_IO } from "../models/decoder-io.js";
 import type { DecoderConfig } from "../models/config.js";
-import { rotaryTable } from "../models/rotary.js";
 import { floatTensor, integerTensor, type Feeds } from "../runtime/engine-session.js";
 import { PrecisError } from "../errors.js";
 import { dropoutFeeds } from "./lora-dropout.js";
 import type { PaddedBatch } from "./padded-batch.js";
 import { IGNORED_LABEL } from "./parallel-layout.js";
+import { rotaryFeeds } from "./rotary-rows.js";
 import { teacherKnowsLabels, type TeacherBatch } from "./teacher-batch.js";
 import { TEACHER_IO } from "./teacher-graph.js";
 import { maskFeeds } from "./training-masks.js";
@@ -107,25 +107,20 @@ function teacherFeeds(
 ): Feeds {
   const labelRows = new Int32Array(places);
   tokens.forEach((token, place) => (labelRows[place] = teacher.predictors[token] as number));
-  const feeds: Feeds = {
+  return {
+    ...rotaryFeeds(config, teacher.positionIds, { batch, seq }, "teacher"),
     [TEACHER_IO.inputIds]: integerTensor(teacher.inputIds, [batch, seq]),
     [TEACHER_IO.samples]: floatTensor(teacher.samples, [batch, seq]),
     [TEACHER_IO.labelRows]: integerTensor(labelRows),
   };
-  for (const type of layerTypesOf(config)) {
-    const table = rotaryTable(config.rotary[type], teacher.positionIds);
-    const dims = [batch, seq, config.rotary[type].inverseFrequencies.length];
-    feeds[TEACHER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
-    feeds[TEACHER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
-  }
-  return feeds;
 }
 
 /**
  * Inputs of one forward and backward pass.
  * @param labels defaults to those of the batch
  * @param draw names the random numbers of dropout; equal ones give equal numbers
- * @throws INPUT_INVALID if there are more labels than the graph takes, or distillation lacks the teacher's inputs
+ * @throws INPUT_INVALID if there are more labels or positions than the graph takes, or distillation lacks the teacher's
+ *   inputs
  */
 export function trainingFeeds(
   config: DecoderConfig,
@@ -148,7 +143,7 @@ export function trainingFeeds(
 
 /**
  * Inputs of the forward pass alone.
- * @throws INPUT_INVALID if there are more labels than the graph takes
+ * @throws INPUT_INVALID if there are more labels or positions than the graph takes
  */
 export function forwardFeeds(
   config: DecoderConfig,
@@ -159,19 +154,17 @@ export function forwardFeeds(
   return { ...sequenceFeeds(config, batch, spec), ...labelFeeds(labels, spec) };
 }
 
-/** Everything but the labels: tokens, positions, masks. */
+/**
+ * Everything but the labels: tokens, positions, masks.
+ * @throws INPUT_INVALID if there are more positions than the graph takes
+ */
 export function sequenceFeeds(config: DecoderConfig, batch: PaddedBatch, spec: TrainingGraphSpec): Feeds {
-  const feeds: Feeds = tokenFeeds(config, batch, spec);
-  const rows = [batch.batch, batch.seq];
-  for (const type of layerTypesOf(config)) {
-    const rotary = config.rotary[type];
-    const table = rotaryTable(rotary, batch.positionIds);
-    const dims = [...rows, rotary.inverseFrequencies.length];
-    feeds[DECODER_IO.rotaryCos(type)] = floatTensor(table.cos, dims);
-    feeds[DECODER_IO.rotarySin(type)] = floatTensor(table.sin, dims);
-  }
   const everywhere = spec.compTokens === 0 || spec.conditional === false;
   const gate = everywhere ? new Float32Array(batch.gate.length).fill(1) : batch.gate;
-  feeds[DECODER_IO.gate] = floatTensor(gate, [...rows, 1]);
-  return { ...feeds, ...maskFeeds(config, batch, spec) };
+  return {
+    ...tokenFeeds(config, batch, spec),
+    ...rotaryFeeds(config, batch.positionIds, batch, "student"),
+    [DECODER_IO.gate]: floatTensor(gate, [batch.batch, batch.seq, 1]),
+    ...maskFeeds(config, batch, spec),
+  };
 }

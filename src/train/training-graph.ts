@@ -6,7 +6,7 @@ import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
 import { add, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
-import { reshape } from "../graph/ops/movement.js";
+import { concat, reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { RowPicks } from "../models/decoder-context.js";
@@ -15,6 +15,7 @@ import { isHalf, type Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
 import { emitDropout, type DropoutOptions } from "./lora-dropout.js";
 import type { ParameterLayout, ParameterSpec } from "./parameters.js";
+import { emitRotary } from "./rotary-rows.js";
 import { TrainedTensors } from "./trained-tensors.js";
 import { emitMasks } from "./training-masks.js";
 import { emitTeacher } from "./teacher-graph.js";
@@ -55,6 +56,7 @@ export interface TrainingGraphSpec extends ParameterSpec {
 export const TRAINING_IO = {
   parameters: "parameters",
   accumulated: "accumulated",
+  accumulatedLosses: "accumulated_losses",
   inputIds: "input_ids",
   textMask: "text_mask",
   compSelection: "comp_selection",
@@ -67,6 +69,8 @@ export const TRAINING_IO = {
   loss: "loss",
   distillLoss: "distill_loss",
   gradient: "gradient",
+  /** `accumulated_losses` plus the loss, and where there is one the distance to the teacher. */
+  losses: "losses",
 } as const;
 
 /** Type of the matrix products of a training graph. */
@@ -102,7 +106,7 @@ export function trainedDecoder(
     trainedLora: (...place) => tensors.lora(...place),
     loraScale,
     ...loraInput,
-    values: emitMasks(graph, config, spec),
+    values: { ...emitMasks(graph, config, spec), ...emitRotary(graph, config, spec, "student") },
   });
   return { vector, tensors, emitter };
 }
@@ -146,10 +150,13 @@ export function scaleLoss(
   return { scaled, unscale: (gradient) => div(graph, gradient, factor) };
 }
 
-/** Adds a gradient [parameters] to `accumulated`, an input, and declares the sum an output. */
-export function accumulate(graph: GraphBuilder, gradient: Value): void {
+/** Adds a gradient [parameters] and losses to inputs, the sums so far, and declares the new sums outputs. */
+export function accumulate(graph: GraphBuilder, gradient: Value, losses: readonly Value[]): void {
   const accumulated = graph.input(TRAINING_IO.accumulated, "float32", gradient.shape);
   graph.output(add(graph, accumulated, gradient), TRAINING_IO.gradient);
+  const before = graph.input(TRAINING_IO.accumulatedLosses, "float32", [losses.length]);
+  const parts = losses.map((loss) => reshape(graph, loss, [1]));
+  graph.output(add(graph, before, concat(graph, parts, 0)), TRAINING_IO.losses);
 }
 
 /** Embeddings [batch, seq, hidden]: table rows at text tokens, trained rows at COMP tokens. */
@@ -196,9 +203,9 @@ function emitForward(
 }
 
 /**
- * Builds the graph. Inputs: the decoder's (rotary tables, gate), those of the masks, {@link TRAINING_IO}'s, with
- * distillation the teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and `accumulated` plus the gradient,
- * [parameters] each.
+ * Builds the graph. Inputs: the gate, those of rotary tables and masks, {@link TRAINING_IO}'s, with distillation the
+ * teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and the sums so far plus the
+ * gradient and those two.
  */
 export function buildTrainingGraph(
   config: DecoderConfig,
@@ -211,18 +218,20 @@ export function buildTrainingGraph(
   // Before the student, so that what it holds is free again when the student's activations pile up.
   const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec, computeType(spec));
   const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
+  const losses = [forward.loss];
   let objective = forward.loss;
   if (distill !== undefined && teacher !== undefined) {
     const { weight, temperature } = distill;
     const distance = distillation(graph, teacher, forward.logits, forward.weights, temperature);
     graph.output(distance, TRAINING_IO.distillLoss);
+    losses.push(distance);
     const pull = scale(graph, distance, weight * temperature ** 2);
     objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
   }
   const checkpoints = spec.recompute === true ? forward.states : [];
   const { scaled, unscale } = scaleLoss(graph, objective, spec);
   const [gradient] = differentiate(graph, scaled, [forward.vector], { checkpoints });
-  accumulate(graph, unscale(gradient as Value));
+  accumulate(graph, unscale(gradient as Value), losses);
   return graph;
 }
 

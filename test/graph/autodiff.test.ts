@@ -211,6 +211,16 @@ describe("gradients equal finite differences", () => {
     });
   });
 
+  test("rotary embedding by rows of a table that tokens share", async () => {
+    const rows: Plain = { dims: [2, 3], data: [0, 1, 1, 3, 0, 1], type: "int64" };
+    const inputs = { x: plain([2, 3, 8]), cos: plain([4, 2], 5), sin: plain([4, 2], 6), rows };
+    await expectGradients<"x" | "cos" | "sin" | "rows">(
+      inputs,
+      (graph, { x, cos, sin, rows: tableRows }) => rotary(graph, x, cos, sin, 2, tableRows),
+      { frozen: ["cos", "sin"] },
+    );
+  });
+
   test("rows picked from a matrix, and rows that were not", async () => {
     await expectGradients({ table: plain([5, 3]), picked, inverse }, (graph, values) =>
       pickRows(graph, values.table, values.picked, values.inverse),

@@ -217,6 +217,22 @@ test.each([4, 2])("rotary turns the first elements of each head in pairs (rotary
   expectResult(result, [2, 3, 16], expected);
 });
 
+test("rotary by rows of a table turns each token as the row that it names", async () => {
+  const [x, cos, sin] = [plain([2, 3, 16]), plain([5, 4], 4), plain([5, 4], 5)];
+  const rows: Plain = { dims: [2, 3], data: [0, 1, 1, 4, 0, 2], type: "int64" };
+  const ofTokens = ({ data }: Plain): Plain => ({
+    dims: [2, 3, 4],
+    data: rows.data.flatMap((row) => data.slice(4 * row, 4 * row + 4)),
+  });
+  const [byRows] = await runGraph({ x, cos, sin, rows }, (graph, values) => [
+    rotary(graph, values.x, values.cos, values.sin, 2, values.rows),
+  ]);
+  const [byTokens] = await runGraph({ x, cos: ofTokens(cos), sin: ofTokens(sin) }, (graph, values) => [
+    rotary(graph, values.x, values.cos, values.sin, 2),
+  ]);
+  expect(byRows).toEqual(byTokens);
+});
+
 test("weights are read from a file beside the graph, at their offset", async () => {
   writeFileSync(join(scratch, "weights.bin"), new Uint8Array(Float32Array.from([9, 9, 1, 2, 3, 4]).buffer));
   const x = plain([1, 2]);

@@ -200,4 +200,8 @@ test("a batch without a teacher's inputs, or with a label that no text precedes,
   const labels = batch.labels.with(teacher!.predictors.indexOf(-1, 1), 5);
   await expectError(trainer.takeStep([{ ...batch, labels, teacher }], 0), "INPUT_INVALID", /what the teacher reads/);
   expect(batchLabels(batch).rows.length).toBeGreaterThan(0);
+  // Known ahead, it does not trouble the step before it.
+  const good = batchOf(0, 2, mode);
+  expect((await trainer.takeStep([good], 0, () => batch)).loss).toBeGreaterThan(0);
+  await expectError(trainer.takeStep([batch], 0), "INPUT_INVALID", /what the teacher reads/);
 });

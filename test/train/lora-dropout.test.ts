@@ -129,6 +129,28 @@ test("every micro-batch has masks of its own, and a trainer that goes on from a 
   expect((await resumed.takeStep([batch], 0)).loss).toBe(losses[2]);
 });
 
+test("a run has the same losses whether its next batches are known or not", async () => {
+  const spec = { ...specFor(mode, 1, 32), dropout };
+  const batches = [0, 1, 2, 3, 4].map(batchOf);
+  const losses: number[][] = [];
+  const followers: ((step: number) => PaddedBatch | undefined)[] = [
+    () => undefined,
+    (step) => batches[step + 1],
+    // Known, but wrong: what comes counts.
+    () => batches[2],
+  ];
+  for (const next of followers) {
+    await using trainer = await tiny.trainer(spec);
+    const own: number[] = [];
+    for (const [step, batch] of batches.entries()) {
+      own.push((await trainer.takeStep([batch], 1e-2, () => next(step))).loss);
+    }
+    losses.push(own);
+  }
+  expect(losses[1]).toEqual(losses[0]);
+  expect(losses[2]).toEqual(losses[0]);
+});
+
 test("evaluation drops nothing", async () => {
   const batch = batchOf(3);
   await using plain = await tiny.trainer(specFor(mode, 1, 32));

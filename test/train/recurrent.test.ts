@@ -114,14 +114,26 @@ async function startPass(
     spec,
     layout,
     values,
-    async run(samples: readonly Sample[], { draw = 0, at = values }: { draw?: number; at?: Float32Array } = {}) {
-      const { loss, labels, gradient } = await pass.backward(segmentSamples(samples.map(segmentsOf), shape), {
+    /** @param options `after`: what micro-batches before gave, to be added to */
+    async run(
+      samples: readonly Sample[],
+      options: { draw?: number; at?: Float32Array; after?: { loss: number; gradient: Float32Array } } = {},
+    ) {
+      const { draw = 0, at = values, after = { loss: 0, gradient: new Float32Array(layout.size) } } = options;
+      const prepared = pass.prepare(segmentSamples(samples.map(segmentsOf), shape), draw);
+      const { gradient, losses } = await prepared.backward({
         parameters: floatTensor(at, [layout.size]),
-        accumulated: floatTensor(new Float32Array(layout.size), [layout.size]),
-        draw,
+        accumulated: {
+          gradient: floatTensor(after.gradient, [layout.size]),
+          losses: floatTensor(Float32Array.of(after.loss), [1]),
+        },
         lossScale: 1024,
       });
-      return { loss, labels, gradient: Float32Array.from(gradient.data as Float32Array) };
+      return {
+        loss: Number(losses.data[0]),
+        labels: prepared.labels,
+        gradient: Float32Array.from(gradient.data as Float32Array),
+      };
     },
     evaluate: (samples: readonly Sample[]) =>
       pass.evaluate(segmentSamples(samples.map(segmentsOf), shape), floatTensor(values, [layout.size])),
@@ -288,6 +300,16 @@ describe("gradients", () => {
       (value, i) => (alone[0].labels * value + alone[1].labels * alone[1].gradient[i]) / both.labels,
     );
     expect(relativeError(both.gradient, mean)).toBeLessThan(1e-4);
+  });
+
+  test("the losses of all segments, and of several micro-batches, add up", async () => {
+    const shape = shapeFor(1, true);
+    await using pass = await startPass(tiny, shape);
+    const [first, second] = [await pass.run([SAMPLES[0]]), await pass.run([SAMPLES[1]])];
+    const both = await pass.run([SAMPLES[1]], { after: first });
+    expect(both.loss).toBeCloseTo(first.loss + second.loss, 4);
+    const sum = first.gradient.map((value, i) => value + second.gradient[i]);
+    expect(relativeError(both.gradient, sum)).toBeLessThan(1e-5);
   });
 
   test("a few steps make key-value recall easier, through summaries alone", async () => {

@@ -201,6 +201,18 @@ test.each([
   await expectError(runTraining({ ...whole.run, options }), "OPTION_INVALID", says);
 });
 
+test("no batch is read beyond those of the last step", async () => {
+  let read = 0;
+  async function* counted(): ReturnType<typeof builtBatches> {
+    for await (const batch of builtBatches(episodes(0, 1000), BATCHES, 0)) {
+      read += 1;
+      yield batch;
+    }
+  }
+  expect(await runTraining(plan({ openBatches: counted }))).toMatchObject({ finished: true });
+  expect(read).toBe(STEPS * 2);
+});
+
 test("data that end too early are an error", async () => {
   let closed = false;
   async function* few(): ReturnType<typeof builtBatches> {

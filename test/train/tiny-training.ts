@@ -124,6 +124,8 @@ export async function openTraining(directory: string, scratch: string): Promise<
           const feeds = trainingFeeds(config, batch, spec, labels);
           feeds[TRAINING_IO.parameters] = floatTensor(values, [layout.size]);
           feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
+          const losses = spec.distill === undefined ? 1 : 2;
+          feeds[TRAINING_IO.accumulatedLosses] = floatTensor(new Float32Array(losses), [losses]);
           if (isHalf(spec.precision)) feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
           const distance = spec.distill === undefined ? [] : [TRAINING_IO.distillLoss];
           const outputs = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient, ...distance]);

@@ -106,9 +106,11 @@ function fusedAttention(
 /**
  * Rotates pairs (x_i, x_{i + d/2}) of each head by the angles whose cosines and sines are given (Su et al. 2021).
  * @param x [batch, seq, heads · headDim]
- * @param cos [batch, seq, rotaryDim / 2]; `sin` likewise; the first rotaryDim elements of a head turn
+ * @param cos [batch, seq, rotaryDim / 2], or with `tableRows` [rows, rotaryDim / 2], at least seq rows; `sin` likewise;
+ *   the first rotaryDim elements of a head turn
+ * @param tableRows int64 [batch, seq]: the row of the tables that each token is turned by
  */
-export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, heads: number): Value {
+export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, heads: number, tableRows?: Value): Value {
   const opType = "RotaryEmbedding";
   expectRank(graph, opType, x, 3);
   const headDim = staticSize(graph, opType, x, -1) / heads;
@@ -118,6 +120,7 @@ export function rotary(graph: GraphBuilder, x: Value, cos: Value, sin: Value, he
   }
   const [batch, seq] = x.shape;
   const turn = { heads, part: rotaryDim === headDim ? 0 : rotaryDim };
+  if (tableRows !== undefined) return turnPairs(graph, x, [cos, sin, tableRows], turn);
   if (typeof batch !== "number" || typeof seq !== "number") return turnPairs(graph, x, [cos, sin], turn);
   // Told which row of the tables belongs to which token, a device need not number the tokens first.
   const tokens = batch * seq;
