@@ -141,7 +141,8 @@ export class Trainer<Batch> implements AsyncDisposable {
     const { sums, labels } = await this.#accumulate(batches, scaling, owned);
     this.#prepareAhead(upcoming?.(), (this.#step + 1) * batches.length);
     const { losses, gradientNorm, skipped } = await this.#update(sums, learningRate, batches.length);
-    return { ...losses, gradientNorm, labels, ...scaling, ...(skipped ? { skipped } : {}) };
+    const { loss, ...others } = losses;
+    return { loss, gradientNorm, labels, ...others, ...scaling, ...(skipped ? { skipped } : {}) };
   }
 
   /** Mean negative log-likelihood of a batch's labels, without learning from it. */
