@@ -72,6 +72,7 @@ function attend(decoder: DecoderContext, layer: number, attentionBias: readonly 
     ...(decoder.cached ? exchangeRows(decoder, layer, inputs) : {}),
     queryHeads,
     kvHeads,
+    softmaxType: decoder.softmax,
     returnWeights: taps.has(weightsTap) || taps.has(meanTap),
   });
   if (weights !== undefined) taps.tap(weightsTap, weights);

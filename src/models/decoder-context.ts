@@ -23,6 +23,8 @@ export interface DecoderContext {
   readonly dims: DecoderDims;
   /** Type of the matrix products. */
   readonly compute: "float32" | "float16";
+  /** Type of the softmax of attention. */
+  readonly softmax: "float32" | "float16";
   /** Whether layers take past rows and return new ones. */
   readonly cached: boolean;
   readonly inputs: DecoderInputs;

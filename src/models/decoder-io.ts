@@ -17,6 +17,8 @@ export interface DecoderGraphOptions {
    * that runs through the layers stay float32. Half floats need stored weights.
    */
   compute?: "float32" | "float16";
+  /** Type of the softmax of attention; with half floats by default float32 still, which costs two passes more over all pairs. */
+  softmax?: "float32" | "float16";
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
   /**

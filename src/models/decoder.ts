@@ -38,13 +38,22 @@ export class DecoderEmitter {
     dims: DecoderDims,
     options: EmitterOptions,
   ) {
-    const { cached = false, compute = "float32", loraTargets, trainedLora, loraInput, taps } = options;
+    const {
+      cached = false,
+      compute = "float32",
+      softmax = "float32",
+      loraTargets,
+      trainedLora,
+      loraInput,
+      taps,
+    } = options;
     this.#decoder = {
       graph,
       config,
       weights,
       dims,
       compute,
+      softmax,
       cached,
       inputs: declareInputs(graph, config, dims, options),
       lora: { targets: new Set(loraTargets), trained: trainedLora, input: loraInput },

@@ -166,10 +166,9 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
   ): Promise<GradientSums> {
     using owned = new OwnedTensors();
     const learned = { [TRAINING_IO.parameters]: parameters };
-    const factor: Feeds =
-      isHalf(this.#parts.spec.precision)
-        ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) }
-        : {};
+    const factor: Feeds = isHalf(this.#parts.spec.precision)
+      ? { [TRAINING_IO.lossScale]: floatTensor(Float32Array.of(lossScale), [1]) }
+      : {};
     const prompts = await this.#forward(segments, learned, owned);
     let sums = accumulated;
     let later = owned.own(this.#emptyPrompt());

@@ -2,6 +2,7 @@
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import type { DecoderConfig, LayerType } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
+import type { EmitterOptions } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { causalBlocks } from "./causal-blocks.js";
 import { causalSampleBias } from "./mask-graph.js";
@@ -25,7 +26,7 @@ export function emitTeacher(
   config: DecoderConfig,
   weights: DecoderWeights,
   sizes: { batch: number; seq: number; labels: number; attentionBlocks?: number },
-  compute: "float32" | "float16",
+  types: Pick<EmitterOptions, "compute" | "softmax">,
 ): Value {
   const { batch, seq, labels } = sizes;
   return graph.scope("teacher", () => {
@@ -34,7 +35,7 @@ export function emitTeacher(
     const attentionBias = (type: LayerType): Value[] =>
       causalBlocks(seq, sizes.attentionBlocks).map((block) => causalSampleBias(graph, samples, block, window(type)));
     const emitter = new DecoderEmitter(graph, config, weights, sizes, {
-      compute,
+      ...types,
       values: { attentionBias, ...emitRotary(graph, config, sizes, "teacher") },
     });
     const embeddings = emitter.lookUp(graph.input(TEACHER_IO.inputIds, "int64", [batch, seq]));

@@ -78,6 +78,11 @@ export function computeType({ precision }: TrainingGraphSpec): "float32" | "floa
   return isHalf(precision) ? "float16" : "float32";
 }
 
+/** Type of its softmaxes of attention. */
+export function softmaxType({ precision }: TrainingGraphSpec): "float32" | "float16" {
+  return precision === "int8" ? "float16" : "float32";
+}
+
 /** What a training graph learns, and the decoder that it is learned for. */
 export interface TrainedDecoder {
   /** [parameters] float32, an input; gradients are taken by it. */
@@ -102,6 +107,7 @@ export function trainedDecoder(
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
   const emitter = new DecoderEmitter(graph, config, weights, spec, {
     compute,
+    softmax: softmaxType(spec),
     loraTargets,
     trainedLora: (...place) => tensors.lora(...place),
     loraScale,
@@ -216,7 +222,10 @@ export function buildTrainingGraph(
   const graph = new GraphBuilder(`train-${config.family}`, "primitive");
   const { distill } = spec;
   // Before the student, so that what it holds is free again when the student's activations pile up.
-  const teacher = distill === undefined ? undefined : emitTeacher(graph, config, weights, spec, computeType(spec));
+  const teacher =
+    distill === undefined
+      ? undefined
+      : emitTeacher(graph, config, weights, spec, { compute: computeType(spec), softmax: softmaxType(spec) });
   const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
   const losses = [forward.loss];
   let objective = forward.loss;

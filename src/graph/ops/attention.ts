@@ -1,5 +1,6 @@
 /** @file Attention and rotary position embedding. */
 import type { Dim, GraphBuilder, Value } from "../builder.js";
+import type { FloatDType } from "../../tensor/dtype.js";
 import type { VjpRules } from "../vjp.js";
 import { scale as multiply } from "./elementwise.js";
 import { reshape } from "./movement.js";
@@ -28,6 +29,8 @@ export interface AttentionSpec {
   kvHeads: number;
   /** Factor on the scores, usually 1 / sqrt(headDim). */
   scale: number;
+  /** Type that the primitive form computes the softmax in, of half floats too; default float32. */
+  softmaxType?: FloatDType;
   /** Also return the weights after the softmax. */
   returnWeights?: boolean;
 }

@@ -13,7 +13,7 @@ const OP_TYPE = "Attention";
 
 /**
  * `attention` from products and a softmax. Queries that share a key head are stacked, so that each product has one matrix
- * per key head. Half floats are multiplied as they are, and the bias is added to them; the softmax of them is float32.
+ * per key head. Half floats are multiplied as they are, and the bias is added to them.
  * @param biases that of the spec, or its causal blocks
  */
 export function primitiveAttention(
@@ -109,7 +109,7 @@ function turnAgain(graph: GraphBuilder, x: Value): Value {
 /** @returns the output [batch, queryHeads, rows, headDim], and if asked the weights [batch, queryHeads, rows, keys] */
 function attendRows(
   graph: GraphBuilder,
-  { queryHeads, kvHeads, scale, returnWeights }: AttentionSpec,
+  { queryHeads, kvHeads, scale, softmaxType = "float32", returnWeights }: AttentionSpec,
   { queries, keys, values, bias }: RowInputs,
 ): [output: Value, weights?: Value] {
   const [batch, , rows, headDim] = queries.shape as [Dim, Dim, Dim, Dim];
@@ -120,7 +120,7 @@ function attendRows(
   const scores = matmul(graph, scale === 1 ? grouped : multiply(graph, grouped, scale), keys);
   const perHeadScores = reshape(graph, scores, [batch, queryHeads, rows, total]);
   // Where the bias is 0, as it is at every key that counts, nothing is rounded once more.
-  const biased = cast(graph, add(graph, perHeadScores, bias), "float32");
+  const biased = cast(graph, add(graph, perHeadScores, bias), softmaxType);
   // The shorter gradient holds only while nothing but the values meets the weights.
   const plain = (x: Value): Value => cast(graph, softmax(graph, x), queries.dtype);
   const weights = returnWeights === true ? plain(biased) : softmaxBefore(graph, biased, queries.dtype);
