@@ -21,7 +21,10 @@ export interface EngineOptions {
    * and asks for them again, which took more than half of a training step.
    */
   fixedShapes?: boolean;
-  /** Outputs that stay on the device, where it is not the CPU, to be fed to later runs. */
+  /**
+   * Outputs that stay on the device, where it is not the CPU, to be fed to later runs. Runs must then ask for all outputs:
+   * the engine looks an output's place up by its number among those asked for, and would wait for one that is to stay.
+   */
   deviceOutputs?: readonly string[];
 }
 
@@ -72,10 +75,12 @@ async function start(graph: Uint8Array, device: Device, options: EngineOptions):
 export class EngineSession implements AsyncDisposable {
   readonly device: Device;
   readonly #session: InferenceSession;
+  readonly #asksForAll: boolean;
   readonly #runs = new Set<Promise<unknown>>();
 
-  private constructor(session: InferenceSession, device: Device) {
+  private constructor(session: InferenceSession, device: Device, asksForAll: boolean) {
     this.#session = session;
+    this.#asksForAll = asksForAll;
     this.device = device;
   }
 
@@ -88,7 +93,11 @@ export class EngineSession implements AsyncDisposable {
     for (const device of deviceCandidates(options.device)) {
       const graph = build(device);
       try {
-        return new EngineSession(await start(graph.encode(), device, options), device);
+        return new EngineSession(
+          await start(graph.encode(), device, options),
+          device,
+          options.deviceOutputs !== undefined,
+        );
       } catch (error) {
         if (device === "cpu") throw engineError(error, `Loading the graph of "${graph.name}" failed`);
         failures.push(`${device}: ${error instanceof Error ? error.message.split("\n")[0] : String(error)}`);
@@ -104,8 +113,18 @@ export class EngineSession implements AsyncDisposable {
     );
   }
 
-  /** Runs the graph once. Blocks the calling thread, so call it in a worker. */
+  /**
+   * Runs the graph once. Blocks the calling thread, so call it in a worker; where all outputs stay on a device, only until
+   * the work is handed over.
+   * @throws OUT_OF_MEMORY, ENGINE_FAILED; GRAPH_INVALID for some outputs only of a session with `deviceOutputs`
+   */
   async run(feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {
+    const { outputNames } = this.#session;
+    if (this.#asksForAll && outputs.length !== outputNames.length) {
+      throw new PrecisError("GRAPH_INVALID", `A run asks for ${outputs.join(", ")} of ${outputNames.join(", ")}.`, {
+        nextStep: "Ask for all outputs of a session some of whose outputs stay on the device.",
+      });
+    }
     const run = throughGate(() => this.#session.run(feeds, outputs));
     this.#runs.add(run);
     try {

@@ -17,6 +17,7 @@ import {
   labelLoss,
   labelPicks,
   scaleLoss,
+  TRAINING_IO,
   trainedDecoder,
   type TrainingGraphSpec,
 } from "./training-graph.js";
@@ -82,6 +83,7 @@ export function buildSegmentGraph(
       ? labelLoss(graph, emitter, emitter.lastRows(hidden, labelPicks(graph, spec)), spec).loss
       : undefined;
   if (part === "forward" || part === "evaluation") {
+    if (loss !== undefined) graph.output(loss, TRAINING_IO.loss);
     graph.output(next, SEGMENT_IO.nextSummaries);
     return graph;
   }

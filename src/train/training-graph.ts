@@ -67,7 +67,6 @@ export const TRAINING_IO = {
   /** [1], with half floats: factor on the loss; the gradients that come out are those of the loss without it. */
   lossScale: "loss_scale",
   loss: "loss",
-  distillLoss: "distill_loss",
   gradient: "gradient",
   /** `accumulated_losses` plus the loss, and where there is one the distance to the teacher. */
   losses: "losses",
@@ -140,7 +139,6 @@ export function labelLoss(
   const weights = graph.input(TRAINING_IO.labelWeights, "float32", [labels, 1]);
   const logits = emitter.head(last);
   const loss = crossEntropy(graph, logits, emitter.headAt(last, ids), weights);
-  graph.output(loss, TRAINING_IO.loss);
   return { logits, weights, loss };
 }
 
@@ -210,8 +208,8 @@ function emitForward(
 
 /**
  * Builds the graph. Inputs: the gate, those of rotary tables and masks, {@link TRAINING_IO}'s, with distillation the
- * teacher's and with dropout its numbers; outputs: the loss, the distance to the teacher, and the sums so far plus the
- * gradient and those two.
+ * teacher's and with dropout its numbers; outputs: the sums so far plus the gradient, and plus the loss and the distance
+ * to the teacher.
  */
 export function buildTrainingGraph(
   config: DecoderConfig,
@@ -232,7 +230,6 @@ export function buildTrainingGraph(
   if (distill !== undefined && teacher !== undefined) {
     const { weight, temperature } = distill;
     const distance = distillation(graph, teacher, forward.logits, forward.weights, temperature);
-    graph.output(distance, TRAINING_IO.distillLoss);
     losses.push(distance);
     const pull = scale(graph, distance, weight * temperature ** 2);
     objective = weight === 1 ? pull : add(graph, scale(graph, objective, 1 - weight), pull);
@@ -252,6 +249,6 @@ export function buildEvaluationGraph(
   spec: TrainingGraphSpec,
 ): GraphBuilder {
   const graph = new GraphBuilder(`evaluate-${config.family}`, "primitive");
-  emitForward(graph, config, weights, layout, spec);
+  graph.output(emitForward(graph, config, weights, layout, spec).loss, TRAINING_IO.loss);
   return graph;
 }

@@ -78,7 +78,7 @@ describe.skipIf(directory === undefined)("gradients of the authors' code", () =>
       feeds[TRAINING_IO.parameters] = floatTensor(vector, [layout.size]);
       feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
       feeds[TRAINING_IO.accumulatedLosses] = floatTensor(new Float32Array(1), [1]);
-      const { loss, gradient } = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
+      const { losses: loss, gradient } = await session.run(feeds, [TRAINING_IO.losses, TRAINING_IO.gradient]);
       const losses = goldenLosses(mode);
       expect(Math.abs(Number(loss.data[0]) - losses[`loss_${kind}`])).toBeLessThan(LOSS_TOLERANCE);
       for (const { name, offset, size } of layout.slices) {
@@ -98,7 +98,7 @@ describe.skipIf(directory === undefined)("gradients of the authors' code", () =>
     feeds[TRAINING_IO.accumulated] = floatTensor(new Float32Array(layout.size), [layout.size]);
     feeds[TRAINING_IO.accumulatedLosses] = floatTensor(new Float32Array(1), [1]);
     feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(2 ** 12), [1]);
-    const { loss, gradient } = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient]);
+    const { losses: loss, gradient } = await session.run(feeds, [TRAINING_IO.losses, TRAINING_IO.gradient]);
     expect(Math.abs(Number(loss.data[0]) - goldenLosses(mode).loss_target)).toBeLessThan(HALF_LOSS_TOLERANCE);
     for (const { name, offset, size } of layout.slices) {
       const ours = (gradient.data as Float32Array).subarray(offset, offset + size);

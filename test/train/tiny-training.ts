@@ -127,9 +127,8 @@ export async function openTraining(directory: string, scratch: string): Promise<
           const losses = spec.distill === undefined ? 1 : 2;
           feeds[TRAINING_IO.accumulatedLosses] = floatTensor(new Float32Array(losses), [losses]);
           if (isHalf(spec.precision)) feeds[TRAINING_IO.lossScale] = floatTensor(Float32Array.of(lossScale), [1]);
-          const distance = spec.distill === undefined ? [] : [TRAINING_IO.distillLoss];
-          const outputs = await session.run(feeds, [TRAINING_IO.loss, TRAINING_IO.gradient, ...distance]);
-          const [loss, distillLoss] = [TRAINING_IO.loss, ...distance].map((name) => Number(outputs[name].data[0]));
+          const outputs = await session.run(feeds, [TRAINING_IO.losses, TRAINING_IO.gradient]);
+          const [loss, distillLoss] = outputs[TRAINING_IO.losses].data as Float32Array;
           const gradient = Float32Array.from(outputs[TRAINING_IO.gradient].data as Float32Array);
           return { loss, distillLoss: distillLoss ?? NaN, gradient };
         },
