@@ -23,8 +23,11 @@ export interface DecoderWeights {
   vector(graph: GraphBuilder, name: string): Value;
   /** x · Wᵀ (+ bias) for the projection stored under `name` + ".weight"; stored matrices take the type of `x`. */
   project(graph: GraphBuilder, x: Value, name: string, bias: boolean): Value;
-  /** Several projections of one input as one product, their outputs side by side; only where they are not fused already. */
-  projectJoined?(graph: GraphBuilder, x: Value, names: readonly string[], bias: boolean): Value;
+  /**
+   * Several projections of one input as one product, their outputs side by side; only where they are not fused already.
+   * @returns undefined where the form of the weights does not allow it
+   */
+  projectJoined?(graph: GraphBuilder, x: Value, names: readonly string[], bias: boolean): Value | undefined;
   /** A whole [rows, columns] matrix, as float32 unless told otherwise. */
   matrix(graph: GraphBuilder, name: string, dtype?: FloatDType): Value;
 }

@@ -57,6 +57,7 @@ async function run(tiny: TinyTraining, spec: TrainingGraphSpec, mode: ParallelMo
 
 const MODELS: [string, RandomModelOptions][] = [
   ["llama with a tied head", { dtype: "float16" }],
+  ["llama whose queries, keys and values are one product", { dtype: "float16", hiddenSize: 64 }],
   ["qwen2 with biases", { architecture: "qwen2" }],
   ["phi3 with stacked projections and a head of its own", { architecture: "phi3", tiedHead: false, dtype: "float16" }],
 ];
@@ -94,9 +95,9 @@ describe("a graph", () => {
   });
   afterAll(() => tiny[Symbol.asyncDispose]());
 
-  async function graphOf(precision: Precision): Promise<GraphBuilder> {
-    const { config } = tiny.base;
-    const { weights } = await weightsFor(tiny.base, precision, { cacheDir: tiny.scratch });
+  async function graphOf(precision: Precision, { base, scratch } = tiny): Promise<GraphBuilder> {
+    const { config } = base;
+    const { weights } = await weightsFor(base, precision, { cacheDir: scratch });
     return buildTrainingGraph(config, weights(), layoutParameters(config, spec), { ...spec, precision });
   }
 
@@ -114,6 +115,12 @@ describe("a graph", () => {
     expect(
       nodes.filter(({ opType, inputs }) => opType === "MatMul" && inputs.some((name) => matrices.has(name))),
     ).toEqual([]);
+  });
+
+  test("makes one product of queries, keys and values where their outputs are whole blocks", async () => {
+    await using wide = await tinyTraining({ dtype: "float16", layers: LAYERS, hiddenSize: 64 });
+    const { nodes } = await graphOf("int8", wide);
+    expect(nodes.filter(({ opType }) => opType === "MatMulNBits")).toHaveLength(2 * (5 * LAYERS + 1));
   });
 
   test("learns as float32 does", async () => {
