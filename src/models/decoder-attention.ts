@@ -72,7 +72,7 @@ function attend(decoder: DecoderContext, layer: number, attentionBias: readonly 
     ...(decoder.cached ? exchangeRows(decoder, layer, inputs) : {}),
     queryHeads,
     kvHeads,
-    softmaxType: decoder.softmax,
+    softmaxType: decoder.sumType,
     returnWeights: taps.has(weightsTap) || taps.has(meanTap),
   });
   if (weights !== undefined) taps.tap(weightsTap, weights);

@@ -23,8 +23,8 @@ export interface DecoderContext {
   readonly dims: DecoderDims;
   /** Type of the matrix products. */
   readonly compute: "float32" | "float16";
-  /** Type of the softmax of attention. */
-  readonly softmax: "float32" | "float16";
+  /** Type of the sum that runs through the layers, of its norms and of the softmax of attention. */
+  readonly sumType: "float32" | "float16";
   /** Whether layers take past rows and return new ones. */
   readonly cached: boolean;
   readonly inputs: DecoderInputs;
@@ -59,9 +59,14 @@ export function narrow({ graph, compute }: DecoderContext, x: Value): Value {
   return cast(graph, x, compute);
 }
 
-/** `x` as float32, the type of norms and of the sum that runs through the layers. */
+/** `x` as float32. */
 export function widen({ graph }: DecoderContext, x: Value): Value {
   return cast(graph, x, "float32");
+}
+
+/** `x` in the type of the sum that runs through the layers. */
+export function asSummand({ graph, sumType }: DecoderContext, x: Value): Value {
+  return cast(graph, x, sumType);
 }
 
 /** batch · seq, as far as it is known. */

@@ -13,12 +13,15 @@ export interface DecoderGraphOptions {
   /** `"primitive"` avoids fused kernels, for devices that lack them. Default `"fused"`. */
   form?: GraphBuilder["form"];
   /**
-   * Type of the matrix products and of what lies between those of a branch; default float32. Norms, softmax and the sum
-   * that runs through the layers stay float32. Half floats need stored weights.
+   * Type of the matrix products and of what lies between those of a branch; default float32. Half floats need stored
+   * weights.
    */
   compute?: "float32" | "float16";
-  /** Type of the softmax of attention; with half floats by default float32 still, which costs two passes more over all pairs. */
-  softmax?: "float32" | "float16";
+  /**
+   * Type of the sum that runs through the layers, of its norms and of the softmax of attention; default float32, whatever
+   * the products are. Half floats make fewer and shorter passes, and cannot hold the sums of every model.
+   */
+  sumType?: "float32" | "float16";
   /** Projections that get low-rank updates, fed at every run together with the per-token gate. */
   loraTargets?: readonly LoraTarget[];
   /**

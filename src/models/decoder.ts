@@ -6,6 +6,7 @@ import { rowProduct } from "../graph/ops/reduction.js";
 import type { DecoderConfig } from "./config.js";
 import { emitAttention } from "./decoder-attention.js";
 import {
+  asSummand,
   inLayer,
   narrow,
   pickTokens,
@@ -41,7 +42,7 @@ export class DecoderEmitter {
     const {
       cached = false,
       compute = "float32",
-      softmax = "float32",
+      sumType = "float32",
       loraTargets,
       trainedLora,
       loraInput,
@@ -53,7 +54,7 @@ export class DecoderEmitter {
       weights,
       dims,
       compute,
-      softmax,
+      sumType,
       cached,
       inputs: declareInputs(graph, config, dims, options),
       lora: { targets: new Set(loraTargets), trained: trainedLora, input: loraInput },
@@ -63,7 +64,7 @@ export class DecoderEmitter {
 
   /** Rows of the embedding table [batch, seq, hidden] for int64 token ids [batch, seq], as the first layer takes them. */
   lookUp(ids: Value): Value {
-    return this.scaleEmbeddings(matrixRows(this.#decoder, "model.embed_tokens.weight", ids));
+    return this.scaleEmbeddings(asSummand(this.#decoder, matrixRows(this.#decoder, "model.embed_tokens.weight", ids)));
   }
 
   /** Embedding rows multiplied by the factor that the family asks for. */
@@ -130,8 +131,9 @@ export class DecoderEmitter {
 
   /** Of each row after the last norm the logit [rows, 1] of one token, which int64 `ids` [rows] name. */
   headAt(x: Value, ids: Value): Value {
-    const columns = matrixRows(this.#decoder, `${headName(this.#decoder)}.weight`, ids);
-    return cap(this.#decoder, rowProduct(this.#decoder.graph, x, columns));
+    const decoder = this.#decoder;
+    const columns = matrixRows(decoder, `${headName(decoder)}.weight`, ids);
+    return cap(decoder, rowProduct(decoder.graph, widen(decoder, x), widen(decoder, columns)));
   }
 }
 
@@ -141,9 +143,9 @@ function emitLayer(decoder: DecoderContext, layer: number, hidden: Value, picks:
   const place = placeOf(decoder, layer, picks);
   const name = (part: string): string => inLayer(layer, part);
   const normed = narrow(decoder, norm(decoder, hidden, name("input_layernorm")));
-  const attended = widen(decoder, emitAttention(decoder, place, normed));
+  const attended = asSummand(decoder, emitAttention(decoder, place, normed));
   const residual = pickTokens(decoder, hidden, picks);
-  const mlp = (x: Value): Value => widen(decoder, emitMlp(decoder, place, narrow(decoder, x)));
+  const mlp = (x: Value): Value => asSummand(decoder, emitMlp(decoder, place, narrow(decoder, x)));
   if (!decoder.config.sandwichNorms) {
     const after = addAndNorm(decoder, residual, attended, name("post_attention_layernorm"));
     return add(graph, after.sum, mlp(after.normed));
@@ -160,10 +162,10 @@ function placeOf(decoder: DecoderContext, layer: number, picks: RowPicks | undef
   return { layer, gate: gate && pickTokens(decoder, gate, { rows: picks.rows }), picks };
 }
 
-/** Rows of a matrix as float32. */
+/** Rows of a matrix, in the type of the products. */
 function matrixRows(decoder: DecoderContext, name: string, ids: Value): Value {
   const { graph, weights, compute } = decoder;
-  return widen(decoder, gatherRows(graph, weights.matrix(graph, name, compute), ids));
+  return gatherRows(graph, weights.matrix(graph, name, compute), ids);
 }
 
 function headName({ config, weights }: DecoderContext): string {

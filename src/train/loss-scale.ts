@@ -9,8 +9,8 @@ import type { Device } from "../runtime/device.js";
 /**
  * What training computes with. `fp16`: matrix products, and what lies between those of a branch, in half floats, frozen
  * matrices held as such; what is trained, the optimiser, norms, softmax, sums and the loss stay float32. `int8`: the same
- * but for the frozen matrices, which are read as 8-bit weights, and the softmax of attention, which is one of half floats;
- * WebGPU multiplies by 8-bit weights several times faster.
+ * but for the frozen matrices, which are read as 8-bit weights, and norms, softmax and the sums through the layers, which
+ * are half floats too; WebGPU multiplies by 8-bit weights several times faster, and passes are shorter.
  */
 export type Precision = "fp32" | "fp16" | "int8";
 

@@ -65,7 +65,7 @@ export function buildSegmentGraph(
   const { batch, seq, slots, compTokens } = spec;
   const { hiddenSize } = config;
   const dropout = part === "evaluation" ? undefined : spec.dropout;
-  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, dropout);
+  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, { dropout });
   const prompt = [batch, slots, hiddenSize];
   const summaries = graph.input(SEGMENT_IO.summaries, "float32", prompt);
   const gain = reshape(graph, exp(graph, tensors.get("summary_log_gain") as Value), [1, 1, hiddenSize]);

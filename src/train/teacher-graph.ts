@@ -26,7 +26,7 @@ export function emitTeacher(
   config: DecoderConfig,
   weights: DecoderWeights,
   sizes: { batch: number; seq: number; labels: number; attentionBlocks?: number },
-  types: Pick<EmitterOptions, "compute" | "softmax">,
+  types: Pick<EmitterOptions, "compute" | "sumType">,
 ): Value {
   const { batch, seq, labels } = sizes;
   return graph.scope("teacher", () => {

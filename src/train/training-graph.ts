@@ -4,12 +4,13 @@
  */
 import { differentiate } from "../graph/autodiff.js";
 import { GraphBuilder, type Value } from "../graph/builder.js";
-import { add, div, mul, scale } from "../graph/ops/elementwise.js";
+import { add, cast, div, mul, scale } from "../graph/ops/elementwise.js";
 import { matmul } from "../graph/ops/linalg.js";
 import { concat, reshape } from "../graph/ops/movement.js";
 import type { DecoderConfig } from "../models/config.js";
 import { DecoderEmitter } from "../models/decoder.js";
 import type { RowPicks } from "../models/decoder-context.js";
+import type { EmitterOptions } from "../models/decoder-io.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import { isHalf, type Precision } from "./loss-scale.js";
 import { crossEntropy, distillation } from "./losses.js";
@@ -77,9 +78,12 @@ export function computeType({ precision }: TrainingGraphSpec): "float32" | "floa
   return isHalf(precision) ? "float16" : "float32";
 }
 
-/** Type of its softmaxes of attention. */
-export function softmaxType({ precision }: TrainingGraphSpec): "float32" | "float16" {
-  return precision === "int8" ? "float16" : "float32";
+/**
+ * Type of its sums through the layers, norms and softmaxes. Families that norm what a branch adds have sums that leave the
+ * range of half floats.
+ */
+function sumTypeFor({ sandwichNorms }: DecoderConfig, { precision }: TrainingGraphSpec): "float32" | "float16" {
+  return precision === "int8" && !sandwichNorms ? "float16" : "float32";
 }
 
 /** What a training graph learns, and the decoder that it is learned for. */
@@ -97,7 +101,7 @@ export function trainedDecoder(
   weights: DecoderWeights,
   layout: ParameterLayout,
   spec: TrainingGraphSpec,
-  dropout?: DropoutOptions,
+  { dropout, sumType = "float32" }: { dropout?: DropoutOptions } & Pick<EmitterOptions, "sumType"> = {},
 ): TrainedDecoder {
   const { targets: loraTargets, loraScale } = spec;
   const compute = computeType(spec);
@@ -106,7 +110,7 @@ export function trainedDecoder(
   const loraInput = dropout && { loraInput: emitDropout(graph, config, spec, dropout) };
   const emitter = new DecoderEmitter(graph, config, weights, spec, {
     compute,
-    softmax: softmaxType(spec),
+    sumType,
     loraTargets,
     trainedLora: (...place) => tensors.lora(...place),
     loraScale,
@@ -173,9 +177,10 @@ export function embed(
   const { batch, seq, compTokens } = spec;
   const text = emitter.lookUp(graph.input(TRAINING_IO.inputIds, "int64", [batch, seq]));
   if (compEmbeddings === undefined) return text;
-  const masked = mul(graph, text, graph.input(TRAINING_IO.textMask, "float32", [batch, seq, 1]));
+  const mask = cast(graph, graph.input(TRAINING_IO.textMask, "float32", [batch, seq, 1]), text.dtype);
   const selection = graph.input(TRAINING_IO.compSelection, "float32", [batch, seq, compTokens]);
-  return add(graph, masked, emitter.scaleEmbeddings(matmul(graph, selection, compEmbeddings)));
+  const trained = emitter.scaleEmbeddings(matmul(graph, selection, compEmbeddings));
+  return add(graph, mul(graph, text, mask), cast(graph, trained, text.dtype));
 }
 
 /** The forward pass and what later parts of the graph need of it. */
@@ -200,7 +205,10 @@ function emitForward(
   spec: TrainingGraphSpec,
   dropout?: DropoutOptions,
 ): Forward {
-  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, dropout);
+  const { vector, tensors, emitter } = trainedDecoder(graph, config, weights, layout, spec, {
+    dropout,
+    sumType: sumTypeFor(config, spec),
+  });
   const hidden = emitter.layersAt(embed(graph, emitter, spec, tensors.get("comp_embeddings")), labelPicks(graph, spec));
   const last = emitter.finalNorm(hidden);
   return { vector, states: [...emitter.layerInputs, hidden], ...labelLoss(graph, emitter, last, spec) };
@@ -223,7 +231,7 @@ export function buildTrainingGraph(
   const teacher =
     distill === undefined
       ? undefined
-      : emitTeacher(graph, config, weights, spec, { compute: computeType(spec), softmax: softmaxType(spec) });
+      : emitTeacher(graph, config, weights, spec, { compute: computeType(spec), sumType: sumTypeFor(config, spec) });
   const forward = emitForward(graph, config, weights, layout, spec, spec.dropout);
   const losses = [forward.loss];
   let objective = forward.loss;

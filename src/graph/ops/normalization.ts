@@ -1,7 +1,7 @@
 /** @file Normalisation ops. */
 import type { GraphBuilder, Value } from "../builder.js";
 import type { VjpRules } from "../vjp.js";
-import { add, div, mul, scale, sqrt, sub } from "./elementwise.js";
+import { add, cast, div, mul, scale, sqrt, sub } from "./elementwise.js";
 import { reduceSum, reduceSumSquare, unbroadcast } from "./reduction.js";
 import { staticSize } from "./shapes.js";
 
@@ -47,37 +47,65 @@ export function skipRmsNorm(
   return { normed: normed as Value, sum: sum as Value };
 }
 
+/** A norm's inputs and output, and the gradient by the output. */
+interface NormCall {
+  x: Value;
+  weight: Value;
+  normed: Value;
+  gradient: Value;
+  epsilon: number;
+}
+
 /**
  * Gradients of a norm of x. With h = √n · gradient · weight and s = Σ x² + n · epsilon:
  * dx = (h − x · Σ h x / s) / √s.
  */
 function normGradients(
   graph: GraphBuilder,
-  { x, weight, gradient, epsilon }: { x: Value; weight: Value; gradient: Value; epsilon: number },
+  call: NormCall,
   needs: { x: boolean; weight: boolean },
 ): { byX: Value | undefined; byWeight: Value | undefined } {
+  const { x, weight, gradient, epsilon } = call;
   const size = staticSize(graph, "SimplifiedLayerNormalization", x, -1);
   // The op could return 1 / √s itself, but not on WebGPU.
-  const squares = add(graph, reduceSumSquare(graph, x, [-1]), graph.floats([size * epsilon], []));
+  const wide = cast(graph, x, "float32");
+  const squares = add(graph, reduceSumSquare(graph, wide, [-1]), graph.floats([size * epsilon], []));
   const root = sqrt(graph, squares);
   const byX = (): Value => {
+    if (x.dtype === "float16") return halfGradient(graph, call, { size, squares, root });
     const weighted = mul(graph, gradient, scale(graph, weight, Math.sqrt(size)));
     const share = div(graph, reduceSum(graph, mul(graph, weighted, x), [-1], true), squares);
     return div(graph, sub(graph, weighted, mul(graph, x, share)), root);
   };
   const byWeight = (): Value => {
-    const normed = scale(graph, div(graph, x, root), Math.sqrt(size));
-    return unbroadcast(graph, mul(graph, gradient, normed), weight);
+    const normed = scale(graph, div(graph, wide, root), Math.sqrt(size));
+    return unbroadcast(graph, mul(graph, cast(graph, gradient, "float32"), normed), weight);
   };
   return { byX: needs.x ? byX() : undefined, byWeight: needs.weight ? byWeight() : undefined };
 }
 
+/**
+ * The gradient by x of half floats. Σ gradient · weight · x is taken as Σ gradient · normed · √(s / n), as the normed
+ * values are about 1 in size where products with x leave the range; sums are float32.
+ */
+function halfGradient(
+  graph: GraphBuilder,
+  { x, weight, normed, gradient }: NormCall,
+  { size, squares, root }: { size: number; squares: Value; root: Value },
+): Value {
+  const sums = reduceSum(graph, cast(graph, mul(graph, gradient, normed), "float32"), [-1], true);
+  const share = cast(graph, div(graph, sums, squares), x.dtype);
+  const inverse = cast(graph, div(graph, graph.floats([Math.sqrt(size)], []), root), x.dtype);
+  return sub(graph, mul(graph, mul(graph, gradient, weight), inverse), mul(graph, x, share));
+}
+
 /** Gradients of norms. */
 export const NORMALIZATION_VJPS: VjpRules = {
-  SimplifiedLayerNormalization: ({ graph, node, inputs, gradient, needs }) => {
+  SimplifiedLayerNormalization: ({ graph, node, inputs, output, gradient, needs }) => {
     const [x, weight] = inputs as [Value, Value];
     const epsilon = Number(node.attributes["epsilon"]);
-    const { byX, byWeight } = normGradients(graph, { x, weight, gradient, epsilon }, { x: needs(0), weight: needs(1) });
+    const call = { x, weight, normed: output, gradient, epsilon };
+    const { byX, byWeight } = normGradients(graph, call, { x: needs(0), weight: needs(1) });
     return [byX, byWeight];
   },
   SkipSimplifiedLayerNormalization: ({ graph, node, inputs, outputs, gradients, needs }) => {
@@ -87,7 +115,13 @@ export const NORMALIZATION_VJPS: VjpRules = {
     if (byNormed === undefined) return [bySum, bySum, undefined];
     const { byX, byWeight } = normGradients(
       graph,
-      { x: outputs[3] as Value, weight, gradient: byNormed, epsilon: Number(node.attributes["epsilon"]) },
+      {
+        x: outputs[3] as Value,
+        weight,
+        normed: outputs[0] as Value,
+        gradient: byNormed,
+        epsilon: Number(node.attributes["epsilon"]),
+      },
       { x: either, weight: needs(2) },
     );
     const whole = byX !== undefined && bySum !== undefined ? add(graph, byX, bySum) : byX;
