@@ -125,26 +125,12 @@ export function concat(graph: GraphBuilder, parts: readonly Value[], axis: numbe
     }
   }
   const shape = first.shape.map((dim, i) => (i === along ? sumDims(parts.map((part) => part.shape[i] as Dim)) : dim));
-  const flat = parts.map((part) => flattened(graph, part, along));
-  const known = flat.filter((part) => part !== undefined);
-  if (known.length === parts.length) return reshape(graph, concat(graph, known, 1), shape);
   return graph.node({
     opType: "Concat",
     inputs: parts,
     attributes: { axis: BigInt(along) },
     outputs: [{ dtype: first.dtype, shape }],
   })[0] as Value;
-}
-
-/**
- * A tensor of more axes as the matrix [what lies before `axis`, that axis and what lies behind it], for ops that move runs
- * along the axis: a device finds the place of each element by a division for each axis. Undefined for what is a matrix
- * already, or has sizes that are not known.
- */
-function flattened(graph: GraphBuilder, x: Value, axis: number): Value | undefined {
-  const sizes = x.shape.filter((dim) => typeof dim === "number");
-  if (graph.form === "fused" || sizes.length < x.shape.length || sizes.length < 3) return undefined;
-  return reshape(graph, x, [elementCount(sizes.slice(0, axis)), elementCount(sizes.slice(axis))]);
 }
 
 /** Most outputs of one Split: with its input, as many buffers as a WebGPU kernel may have. */
