@@ -4,6 +4,7 @@
  */
 import type { GraphBuilder, Value } from "../graph/builder.js";
 import { slice } from "../graph/ops/movement.js";
+import type { Device } from "../runtime/device.js";
 
 /** Tokens [start, end) of a row. */
 export interface TokenBlock {
@@ -17,17 +18,22 @@ export interface TokenBlock {
  */
 export const TOKENS_OF_BLOCK = 256;
 
+/** The same on a GPU, which copies slowly and starts every kernel at a cost: of 768 tokens, two blocks beat three. */
+export const TOKENS_OF_GPU_BLOCK = 320;
+
 /** Ends of blocks are multiples of this, so that kernels can read several elements at once, and mask words stay whole. */
 const ALIGNMENT = 16;
+
+/** How many blocks suit a row of `seq` tokens on a device. */
+export function blockCount(seq: number, device: Device): number {
+  return Math.max(1, Math.round(seq / (device === "cpu" ? TOKENS_OF_BLOCK : TOKENS_OF_GPU_BLOCK)));
+}
 
 /**
  * The blocks of a row of `seq` tokens, in order, as even as whole multiples of 16 tokens allow; fewer than `count` where
  * rows are too short for that.
  */
-export function causalBlocks(
-  seq: number,
-  count: number = Math.max(1, Math.round(seq / TOKENS_OF_BLOCK)),
-): readonly TokenBlock[] {
+export function causalBlocks(seq: number, count: number = blockCount(seq, "cpu")): readonly TokenBlock[] {
   const even = Array.from({ length: count - 1 }, (_, block) => ((block + 1) * seq) / count);
   const inner = even.map((end) => ALIGNMENT * Math.round(end / ALIGNMENT)).filter((end) => end > 0 && end < seq);
   const ends = [...new Set([...inner, seq])];

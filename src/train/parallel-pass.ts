@@ -1,9 +1,11 @@
 /** @file Loss and gradient by the parallel forward: every time step of a sample in one sequence, one graph run per batch. */
 import type { Tensor } from "onnxruntime-node";
+import type { GraphBuilder } from "../graph/builder.js";
 import type { DecoderConfig } from "../models/config.js";
 import type { DecoderWeights } from "../models/decoder-weights.js";
 import type { Device } from "../runtime/device.js";
 import { EngineSession, floatTensor, type EngineOptions, type Feeds } from "../runtime/engine-session.js";
+import { blockCount } from "./causal-blocks.js";
 import type { BackwardInputs, GradientPass, GradientSums, LossName, PassLoss, PreparedBatch } from "./gradient-pass.js";
 import { isHalf } from "./loss-scale.js";
 import { layoutParameters, type ParameterLayout } from "./parameters.js";
@@ -44,11 +46,11 @@ export class ParallelPass implements GradientPass<DistilledBatch> {
   static async create(parts: ParallelPassParts): Promise<ParallelPass> {
     const { config, weights, spec, engine } = parts;
     const layout = layoutParameters(config, spec);
-    const session = await EngineSession.create(() => buildTrainingGraph(config, weights(), layout, spec), {
-      ...engine,
-      fixedShapes: true,
-      deviceOutputs: SUMS,
-    });
+    const build = (device: Device): GraphBuilder => {
+      const attentionBlocks = spec.attentionBlocks ?? blockCount(spec.seq, device);
+      return buildTrainingGraph(config, weights(), layout, { ...spec, attentionBlocks });
+    };
+    const session = await EngineSession.create(build, { ...engine, fixedShapes: true, deviceOutputs: SUMS });
     return new ParallelPass(parts, layout, session);
   }
 

@@ -47,7 +47,7 @@ export interface TrainingGraphSpec extends ParameterSpec {
   distill?: DistillOptions;
   /** Drop inputs of the LoRA while training. */
   dropout?: DropoutOptions;
-  /** Causal blocks that attention cuts rows into; default by their length, see `causal-blocks.ts`. */
+  /** Causal blocks that attention cuts rows into; default as on the CPU, by their length: see `causal-blocks.ts`. */
   attentionBlocks?: number;
   /** Default fp32. With half floats, the graph takes the factor on the loss as an input. */
   precision?: Precision;

@@ -3,7 +3,7 @@
 import { fc } from "../property.js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { causalBlocks, TOKENS_OF_BLOCK } from "#precis/train/causal-blocks.js";
+import { blockCount, causalBlocks, TOKENS_OF_BLOCK } from "#precis/train/causal-blocks.js";
 import { layoutParameters } from "#precis/train/parameters.js";
 import { unpackMask } from "#precis/train/packed-mask.js";
 import { packLayouts } from "#precis/train/packing.js";
@@ -28,6 +28,12 @@ describe("blocks of a row", () => {
     expect(causalBlocks(1)).toEqual([{ start: 0, end: 1 }]);
     expect(causalBlocks(TOKENS_OF_BLOCK)).toHaveLength(1);
     expect(causalBlocks(3 * TOKENS_OF_BLOCK)).toHaveLength(3);
+  });
+
+  test("are fewer on a GPU, where each costs more", () => {
+    const counts = (device: "cpu" | "webgpu"): number[] => [256, 512, 768, 1024].map((seq) => blockCount(seq, device));
+    expect(counts("cpu")).toEqual([1, 2, 3, 4]);
+    expect(counts("webgpu")).toEqual([1, 2, 2, 3]);
   });
 
   test("follow one another through the whole row, are even, and end at whole words of a mask", () => {
