@@ -17,7 +17,7 @@ import {
 } from "../../server/index.js";
 import { oneLine } from "../../format/one-line.js";
 import { formatBytes } from "../../format/sizes.js";
-import { interruptible } from "../interrupt.js";
+import { interruptible, untilStopped } from "../interrupt.js";
 import {
   addMemoryOptions,
   addModelOptions,
@@ -285,17 +285,4 @@ export function logText({ level, event, ...fields }: LogRecord): void {
   // Paths and reasons quote what clients sent.
   const shownLine = oneLine(line);
   process.stdout.write(`${time} ${level === "error" ? alert(shownLine) : shownLine}\n`);
-}
-
-/** Resolves at Ctrl-C or SIGTERM; the next one finds no handler and ends the process at once. */
-export function untilStopped(): Promise<void> {
-  return new Promise((resolve) => {
-    const stop = (): void => {
-      process.off("SIGINT", stop);
-      process.off("SIGTERM", stop);
-      resolve();
-    };
-    process.on("SIGINT", stop);
-    process.on("SIGTERM", stop);
-  });
 }

@@ -61,8 +61,8 @@ Examples:
     $ precis train --method ccm-concat --data ./data --output runs/concat --steps 200 --rows 4 --row-length 256
   The paper's recipe on a GPU:
     $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/merge --rows 32 --device webgpu
-  The same with matrix products in half floats:
-    $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/half --rows 32 --device webgpu --precision fp16
+  The same with frozen matrices in 8 bits, the fastest where a GPU has tensor cores:
+    $ precis train --method ccm-merge --comp-tokens 8 --data ./data --output runs/fast --rows 32 --device webgpu --precision int8
   Learn from the model with the full context in view as well, and from every word:
     $ precis train --method ccm-concat --data ./data --output runs/taught --distill 0.5 --labels all --label-budget 2048
   Recurrent summaries, with gradients through two of them:

@@ -4,7 +4,7 @@ import { PrecisError } from "../../errors.js";
 import type { SnapshotPrecision } from "../../index.js";
 import { DEFAULT_LIMITS } from "../../server/index.js";
 import { startWorker } from "../../server/ingest/worker.js";
-import { interruptible } from "../interrupt.js";
+import { interruptible, untilStopped } from "../interrupt.js";
 import {
   addMemoryOptions,
   addModelOptions,
@@ -17,7 +17,7 @@ import {
 } from "../model-options.js";
 import { openStore } from "../serve/store-option.js";
 import { holderName } from "./ingest.js";
-import { logJson, logText, serveModel, untilStopped } from "./serve.js";
+import { logJson, logText, serveModel } from "./serve.js";
 
 interface WorkerFlags extends ModelFlags, MemoryFlags {
   queue: string;
