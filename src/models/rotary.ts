@@ -155,18 +155,9 @@ export function rotaryTable(config: RotaryConfig, positions: ArrayLike<number>):
   const pairs = config.inverseFrequencies.length;
   const cos = new Float32Array(positions.length * pairs);
   const sin = new Float32Array(positions.length * pairs);
-  // Rows of a batch have the same positions over and over, and a copy costs a small part of what the angles do.
-  const firstRows = new Map<number, number>();
   for (let row = 0; row < positions.length; row++) {
-    const position = positions[row] as number;
-    const known = firstRows.get(position);
-    if (known !== undefined) {
-      for (const table of [cos, sin]) table.copyWithin(row * pairs, known * pairs, (known + 1) * pairs);
-      continue;
-    }
-    firstRows.set(position, row);
     for (let pair = 0; pair < pairs; pair++) {
-      const angle = position * (config.inverseFrequencies[pair] as number);
+      const angle = (positions[row] as number) * (config.inverseFrequencies[pair] as number);
       cos[row * pairs + pair] = Math.cos(angle) * config.attentionFactor;
       sin[row * pairs + pair] = Math.sin(angle) * config.attentionFactor;
     }
