@@ -5,17 +5,14 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GraphBuilder } from "#precis/graph/builder.js";
 import { weightsFor } from "#precis/train/base-model.js";
 import type { Precision } from "#precis/train/loss-scale.js";
-import { packLayouts } from "#precis/train/packing.js";
-import { placeLayouts } from "#precis/train/padded-batch.js";
 import { layoutParameters } from "#precis/train/parameters.js";
 import type { ParallelMode } from "#precis/train/parallel-mode.js";
-import { placeTeacher } from "#precis/train/teacher-batch.js";
-import type { DistilledBatch } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, type TrainingGraphSpec } from "#precis/train/training-graph.js";
 import type { RandomModelOptions } from "../reference/random-model.js";
 import {
-  layoutOf,
+  cosine,
   MODES,
+  pairBatch,
   relativeError,
   specFor,
   tinyTraining,
@@ -29,27 +26,10 @@ const LAYERS = 2;
 /** Least cosine with the gradient of float32, for random models with large weights; a wrong form of a matrix leaves 0. */
 const LEAST_COSINE = 0.98;
 
-function ids(count: number, salt: number): number[] {
-  return Array.from({ length: count }, (_, i) => 2 + ((salt * 53 + i * 17) % 310));
-}
-
-function batchFor(mode: ParallelMode): DistilledBatch {
-  const layouts = [0, 1].map((row) =>
-    layoutOf({ chunks: [[1, ...ids(4, row)], ids(5, row + 2)], input: ids(3, row + 4), target: ids(5, row + 6) }, mode),
-  );
-  const { placed } = packLayouts(layouts, ROWS, SEQ);
-  return { ...placeLayouts(placed, SEQ), teacher: placeTeacher(placed, SEQ) };
-}
-
-function cosine(a: Float32Array, b: Float32Array): number {
-  const dot = (x: Float32Array, y: Float32Array): number => x.reduce((sum, value, i) => sum + value * (y[i] ?? 0), 0);
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
-}
-
 async function run(tiny: TinyTraining, spec: TrainingGraphSpec, mode: ParallelMode): Promise<Pass> {
   const passes = await tiny.passes(spec);
   try {
-    return await passes.run(batchFor(mode));
+    return await passes.run(pairBatch(mode, ROWS, SEQ));
   } finally {
     await passes.dispose();
   }
@@ -127,9 +107,9 @@ describe("a graph", () => {
     const losses = [];
     for (const precision of ["fp32", "int8"] as const) {
       await using trainer = await tiny.trainer({ ...spec, precision });
-      const first = (await trainer.evaluate(batchFor(mode))).loss;
-      for (let step = 0; step < 12; step++) await trainer.takeStep([batchFor(mode)], 1e-2);
-      losses.push([first, (await trainer.evaluate(batchFor(mode))).loss]);
+      const first = (await trainer.evaluate(pairBatch(mode, ROWS, SEQ))).loss;
+      for (let step = 0; step < 12; step++) await trainer.takeStep([pairBatch(mode, ROWS, SEQ)], 1e-2);
+      losses.push([first, (await trainer.evaluate(pairBatch(mode, ROWS, SEQ))).loss]);
     }
     const [[before, full], [, eight]] = losses as [[number, number], [number, number]];
     expect(full).toBeLessThan(0.9 * before);

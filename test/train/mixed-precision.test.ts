@@ -4,15 +4,12 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { INITIAL_LOSS_SCALE, nextLossScale, resolvePrecision, type LossScale } from "#precis/train/loss-scale.js";
 import { layoutParameters } from "#precis/train/parameters.js";
-import { packLayouts } from "#precis/train/packing.js";
-import { placeLayouts } from "#precis/train/padded-batch.js";
 import type { ParallelMode } from "#precis/train/parallel-mode.js";
-import { placeTeacher } from "#precis/train/teacher-batch.js";
 import { Trainer } from "#precis/train/trainer.js";
 import type { DistilledBatch } from "#precis/train/training-batch.js";
 import type { TrainingGraphSpec } from "#precis/train/training-graph.js";
 import type { RandomModelOptions } from "../reference/random-model.js";
-import { layoutOf, MODES, specFor, tinyTraining, type TinyTraining } from "./tiny-training.js";
+import { cosine, MODES, pairBatch, specFor, tinyTraining, type TinyTraining } from "./tiny-training.js";
 
 const ROWS = 2;
 const SEQ = 40;
@@ -20,25 +17,6 @@ const SEQ = 40;
 const LEAST_COSINE = 0.999;
 /** Largest difference of the losses, relative. */
 const LOSS_TOLERANCE = 1e-3;
-
-function ids(count: number, salt: number): number[] {
-  return Array.from({ length: count }, (_, i) => 2 + ((salt * 53 + i * 17) % 310));
-}
-
-function batchFor(mode: ParallelMode): DistilledBatch {
-  const layouts = [0, 1].map((row) =>
-    layoutOf({ chunks: [[1, ...ids(4, row)], ids(5, row + 2)], input: ids(3, row + 4), target: ids(5, row + 6) }, mode),
-  );
-  const { placed } = packLayouts(layouts, ROWS, SEQ);
-  return { ...placeLayouts(placed, SEQ), teacher: placeTeacher(placed, SEQ) };
-}
-
-function cosine(a: Float32Array, b: Float32Array): number {
-  const dot = (x: Float32Array, y: Float32Array): number => x.reduce((sum, value, i) => sum + value * y[i], 0);
-  const lengths = Math.sqrt(dot(a, a) * dot(b, b));
-  // Gradients of nothing: the last layer's queries at COMP tokens have no effect.
-  return lengths === 0 ? 1 : dot(a, b) / lengths;
-}
 
 /** Loss and gradient in both precisions. */
 async function bothPrecisions(tiny: TinyTraining, spec: TrainingGraphSpec, batch: DistilledBatch, lossScale = 1024) {
@@ -74,7 +52,7 @@ describe.each(MODELS)("%s", (_name, options) => {
   test.each(variants)("%s: loss and gradients are nearly those of float32", async (_variant, mode, changes) => {
     const targets = options.architecture === "phi3" ? (["self_attn.qkv_proj", "self_attn.o_proj"] as const) : undefined;
     const spec = { ...specFor(mode, ROWS, SEQ), ...changes, ...(targets && { targets }) };
-    const { full, half } = await bothPrecisions(tiny, spec, batchFor(mode));
+    const { full, half } = await bothPrecisions(tiny, spec, pairBatch(mode, ROWS, SEQ));
     expect(Math.abs(half.loss / full.loss - 1)).toBeLessThan(LOSS_TOLERANCE);
     // Not the same either, or nothing was computed with half floats.
     expect(half.loss).not.toBe(full.loss);
@@ -105,8 +83,8 @@ describe("a run", () => {
   test("the factor on the loss does not show in loss and gradient", async () => {
     const passes = await tiny.passes(half);
     const [one, large] = [
-      await passes.run(batchFor(mode), undefined, undefined, 256),
-      await passes.run(batchFor(mode), undefined, undefined, 4096),
+      await passes.run(pairBatch(mode, ROWS, SEQ), undefined, undefined, 256),
+      await passes.run(pairBatch(mode, ROWS, SEQ), undefined, undefined, 4096),
     ];
     await passes.dispose();
     expect(large.loss).toBe(one.loss);
@@ -118,7 +96,7 @@ describe("a run", () => {
     const results = [];
     for (const recompute of [false, true]) {
       const passes = await tiny.passes({ ...half, recompute });
-      results.push(await passes.run(batchFor(mode)));
+      results.push(await passes.run(pairBatch(mode, ROWS, SEQ)));
       await passes.dispose();
     }
     // The engine for the CPU computes where it may with more digits than asked, and not in both graphs at the same places.
@@ -129,7 +107,7 @@ describe("a run", () => {
   test("a step whose gradient leaves the range is skipped and halves the factor, until steps teach again", async () => {
     await using trainer = await trainerFrom({ factor: 2 ** 24, goodSteps: 7 });
     const start = await trainer.state();
-    const batch = batchFor(mode);
+    const batch = pairBatch(mode, ROWS, SEQ);
     const first = await trainer.takeStep([batch], 1e-2);
     expect(first).toMatchObject({ skipped: true, lossScale: 2 ** 24 });
     expect(Number.isFinite(first.gradientNorm)).toBe(false);
@@ -148,7 +126,7 @@ describe("a run", () => {
   test("one overflow among micro-batches skips the whole step", async () => {
     await using trainer = await trainerFrom({ factor: 2 ** 24, goodSteps: 0 });
     const { parameters } = await trainer.state();
-    const result = await trainer.takeStep([batchFor(mode), batchFor(mode)], 1e-2);
+    const result = await trainer.takeStep([pairBatch(mode, ROWS, SEQ), pairBatch(mode, ROWS, SEQ)], 1e-2);
     expect(result.skipped).toBe(true);
     expect((await trainer.state()).parameters).toEqual(parameters);
   });
@@ -159,7 +137,7 @@ describe("a run", () => {
       ...parts,
       state: { ...parts.state, parameters: parts.state.parameters.fill(NaN) },
     });
-    const result = await trainer.takeStep([batchFor(mode)], 1e-2);
+    const result = await trainer.takeStep([pairBatch(mode, ROWS, SEQ)], 1e-2);
     expect(result.loss).toBeNaN();
     expect(result.skipped).toBeUndefined();
   });
@@ -168,8 +146,11 @@ describe("a run", () => {
     const losses = [];
     for (const precision of ["fp32", "fp16"] as const) {
       await using trainer = await tiny.trainer({ ...half, precision });
-      for (let step = 0; step < 12; step++) await trainer.takeStep([batchFor(mode)], 1e-2);
-      losses.push((await trainer.evaluate(batchFor(mode))).loss, (await trainer.evaluate(batchFor(mode))).loss);
+      for (let step = 0; step < 12; step++) await trainer.takeStep([pairBatch(mode, ROWS, SEQ)], 1e-2);
+      losses.push(
+        (await trainer.evaluate(pairBatch(mode, ROWS, SEQ))).loss,
+        (await trainer.evaluate(pairBatch(mode, ROWS, SEQ))).loss,
+      );
     }
     const [full, , halfLoss, again] = losses;
     expect(Math.abs(halfLoss - full)).toBeLessThan(0.02 * full);

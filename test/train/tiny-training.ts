@@ -9,10 +9,13 @@ import { EngineSession, floatTensor } from "#precis/runtime/engine-session.js";
 import { openBaseModel, weightsFor, type BaseModel } from "#precis/train/base-model.js";
 import { isHalf } from "#precis/train/loss-scale.js";
 import type { OptimizerOptions } from "#precis/train/optimizer-graph.js";
+import { packLayouts } from "#precis/train/packing.js";
+import { placeLayouts } from "#precis/train/padded-batch.js";
 import { initialParameters, layoutParameters } from "#precis/train/parameters.js";
 import { buildLayout, type ParallelLayout } from "#precis/train/parallel-layout.js";
 import { compTokenIds, sumTokenIds, type ParallelMode } from "#precis/train/parallel-mode.js";
 import { ParallelPass } from "#precis/train/parallel-pass.js";
+import { placeTeacher } from "#precis/train/teacher-batch.js";
 import { Trainer, type TrainerParts } from "#precis/train/trainer.js";
 import { batchLabels, trainingFeeds, type BatchLabels, type DistilledBatch } from "#precis/train/training-batch.js";
 import { buildTrainingGraph, TRAINING_IO, type TrainingGraphSpec } from "#precis/train/training-graph.js";
@@ -157,4 +160,26 @@ export function layoutOf({ chunks, input, target }: PlainSample, mode: ParallelM
 export function relativeError(a: Float32Array, b: Float32Array): number {
   const norm = (values: Float32Array): number => Math.hypot(...values);
   return norm(a.map((value, i) => value - b[i])) / (norm(b) || 1);
+}
+
+/** Token ids that differ by `salt`; none of them special. */
+function someIds(count: number, salt: number): number[] {
+  return Array.from({ length: count }, (_, i) => 2 + ((salt * 53 + i * 17) % 310));
+}
+
+/** Two samples of two time steps, packed into rows, with what a teacher reads. */
+export function pairBatch(mode: ParallelMode, rows: number, seq: number): DistilledBatch {
+  const layouts = [0, 1].map((row) => {
+    const chunks = [[1, ...someIds(4, row)], someIds(5, row + 2)];
+    return layoutOf({ chunks, input: someIds(3, row + 4), target: someIds(5, row + 6) }, mode);
+  });
+  const { placed } = packLayouts(layouts, rows, seq);
+  return { ...placeLayouts(placed, seq), teacher: placeTeacher(placed, seq) };
+}
+
+/** Cosine of the angle between two gradients; 1 between two that are 0. */
+export function cosine(a: Float32Array, b: Float32Array): number {
+  const dot = (x: Float32Array, y: Float32Array): number => x.reduce((sum, value, i) => sum + value * (y[i] ?? 0), 0);
+  const lengths = Math.sqrt(dot(a, a) * dot(b, b));
+  return lengths === 0 ? 1 : dot(a, b) / lengths;
 }
