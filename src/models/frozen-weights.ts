@@ -1,12 +1,18 @@
 /** @file Weights of a decoder that is differentiated but not trained: 8-bit matrices in both forms that a step multiplies by. */
 import type { GraphBuilder, Value } from "../graph/builder.js";
-import { add } from "../graph/ops/elementwise.js";
+import { add, cast } from "../graph/ops/elementwise.js";
 import { frozenLinear, type QuantizedWeight } from "../graph/ops/linalg.js";
 import { concat, reshape } from "../graph/ops/movement.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { QuantizationPlan } from "../weights/quantize.js";
 import type { DecoderConfig } from "./config.js";
-import { ExternalWeights, quantizationPlan, type DecoderWeights, type TensorLookup } from "./decoder-weights.js";
+import {
+  ExternalWeights,
+  quantizationPlan,
+  storedWeights,
+  type DecoderWeights,
+  type TensorLookup,
+} from "./decoder-weights.js";
 
 /** What a matrix's transpose is called in the copy. */
 const turnedName = (name: string): string => `${name}.turned`;
@@ -39,12 +45,11 @@ export function frozenWeights(config: DecoderConfig, tensors: TensorLookup, bloc
     const weight = matrix(graph, `${name}.weight`, Number(x.shape[x.shape.length - 1]), dtype);
     return { weight, turned: matrix(graph, turnedName(`${name}.weight`), weight.outFeatures, dtype) };
   };
-  const vector = (graph: GraphBuilder, name: string, x: Value): Value => external.float(graph, name, x.dtype);
+  const stored = storedWeights(config, tensors);
+  const vector = (graph: GraphBuilder, name: string, x: Value): Value =>
+    cast(graph, stored.vector(graph, name), x.dtype);
   return {
-    fused: config.fusedProjections,
-    quantized: false,
-    vector: (graph, name) => external.float(graph, name),
-    matrix: (graph, name, dtype) => external.float(graph, name, dtype),
+    ...stored,
     project(graph, x, name, bias) {
       const { weight, turned } = forms(graph, x, name);
       const product = frozenLinear(graph, x, weight, turned);

@@ -19,7 +19,7 @@ export interface TokenBlock {
 export const TOKENS_OF_BLOCK = 256;
 
 /** The same on a GPU, which copies slowly and starts every kernel at a cost: of 768 tokens, two blocks beat three. */
-export const TOKENS_OF_GPU_BLOCK = 320;
+const TOKENS_OF_GPU_BLOCK = 320;
 
 /** Ends of blocks are multiples of this, so that kernels can read several elements at once, and mask words stay whole. */
 const ALIGNMENT = 16;

@@ -6,9 +6,9 @@ export class OwnedTensors implements Disposable {
   readonly #tensors = new Set<Tensor>();
 
   /** Takes a tensor over. */
-  own(tensor: Tensor | undefined): Tensor {
-    this.#tensors.add(tensor as Tensor);
-    return tensor as Tensor;
+  own(tensor: Tensor): Tensor {
+    this.#tensors.add(tensor);
+    return tensor;
   }
 
   /** Disposes those of these tensors that are still owned. */

@@ -146,7 +146,7 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
       const outputs = await session.run(feeds, [TRAINING_IO.loss, SEGMENT_IO.nextSummaries]);
       loss += Number(outputs[TRAINING_IO.loss]?.data[0]);
       owned.release(summaries);
-      summaries = owned.own(outputs[SEGMENT_IO.nextSummaries]);
+      summaries = owned.own(outputs[SEGMENT_IO.nextSummaries] as Tensor);
     }
     return { loss, labels: total };
   }
@@ -186,7 +186,7 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
         { ...forward, ...backward.labels, ...learned, ...factor, ...chain },
         BACKWARD_OUTPUTS,
       );
-      const [gradient, losses, bySummaries] = BACKWARD_OUTPUTS.map((name) => owned.own(outputs[name]));
+      const [gradient, losses, bySummaries] = BACKWARD_OUTPUTS.map((name) => owned.own(outputs[name] as Tensor));
       owned.release(prompt, later, sums.gradient, sums.losses);
       sums = { gradient: gradient as Tensor, losses: losses as Tensor };
       later = bySummaries as Tensor;
@@ -205,7 +205,7 @@ export class RecurrentPass implements GradientPass<SegmentedBatch> {
     for (const { forward } of segments.slice(0, -1)) {
       const inputs = { ...forward, ...learned, [SEGMENT_IO.summaries]: prompt };
       const outputs = await this.#sessions.forward.run(inputs, [SEGMENT_IO.nextSummaries]);
-      prompt = owned.own(outputs[SEGMENT_IO.nextSummaries]);
+      prompt = owned.own(outputs[SEGMENT_IO.nextSummaries] as Tensor);
       prompts.push(prompt);
     }
     return prompts;

@@ -7,7 +7,7 @@ import type { GraphBuilder, Value } from "#precis/graph/builder.js";
 import { attention, rotary } from "#precis/graph/ops/attention.js";
 import * as elementwise from "#precis/graph/ops/elementwise.js";
 import { matmul } from "#precis/graph/ops/linalg.js";
-import { concat, expand, pickRows, reshape, split, transpose } from "#precis/graph/ops/movement.js";
+import { concat, expand, pickRows, reshape, slice, split, transpose } from "#precis/graph/ops/movement.js";
 import { rmsNorm, skipRmsNorm } from "#precis/graph/ops/normalization.js";
 import { logSumExp, reduceMax, reduceMean, reduceSum, rowProduct, softmax } from "#precis/graph/ops/reduction.js";
 import { matricesOf, turnedProduct } from "#precis/graph/ops/stacked.js";
@@ -72,6 +72,10 @@ const UNARY: Record<string, readonly [Plain, Unary][]> = {
       (graph, x) => mul(graph, ...(split(graph, x, [2, 1, 2], -1).filter((_, i) => i !== 1) as [Value, Value])),
     ],
     [plain([4, 2]), (graph, x) => split(graph, x, [1, 3], 0)[1]],
+  ],
+  Slice: [
+    [plain([2, 5]), (graph, x) => slice(graph, x, -1, 1, 3)],
+    [plain([4, 2]), (graph, x) => slice(graph, x, 0, 0, 3)],
   ],
 };
 
@@ -310,8 +314,8 @@ describe("gradients equal finite differences", () => {
   test("every rule has been tried", () => {
     const tried = [...Object.keys(UNARY), ...Object.keys(binary), "MatMul", "Concat"];
     const rules = [...tried, "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RotaryEmbedding"];
-    // Sums and means bring their rules along.
-    const own = ["ReduceSum", "ReduceMean"];
+    // Sums, means and slices bring their rules along.
+    const own = ["ReduceSum", "ReduceMean", "Slice"];
     expect(rules.filter((op) => !own.includes(op)).sort()).toEqual(Object.keys(VJP_RULES).sort());
   });
 });

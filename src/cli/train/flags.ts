@@ -227,7 +227,7 @@ export function addTrainOptions(command: Command): Command {
     .addOption(
       new Option(
         "--precision <type>",
-        "fp32; fp16: matrix products in half floats, what is learned in fp32; int8: the same with frozen matrices in 8 bits, the fastest on WebGPU; auto is fp16 on WebGPU",
+        "fp32; fp16: matrix products in half floats, what is learned in fp32; int8: frozen matrices in 8 bits and sums in half floats too, faster still where a GPU has tensor cores; auto is fp16 on WebGPU",
       )
         .choices([...PRECISIONS])
         .default("auto"),

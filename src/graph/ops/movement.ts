@@ -91,23 +91,20 @@ export function slice(graph: GraphBuilder, x: Value, axis: number, start: number
     opType: "Slice",
     inputs: [x, graph.integers([start]), graph.integers([start + length]), graph.integers([along])],
     outputs: [{ dtype: x.dtype, shape: x.shape.map((dim, i) => (i === along ? length : dim)) }],
-  })[0] as Value;
-}
-
-/**
- * The first `length` elements along `axis`, of fewer than there are. Of several, take the shorter from the longer: the
- * gradient of each then passes once over what it is taken from.
- */
-export function prefix(graph: GraphBuilder, x: Value, axis: number, length: number): Value {
-  const along = resolveAxis(graph, "Slice", x, axis);
-  const left = staticSize(graph, "Slice", x, along) - length;
-  if (left <= 0) throw graph.shapeError("Slice", `has no more than ${length} elements along axis ${axis}`, [x]);
-  const rest = x.shape.map((dim, i) => (i === along ? left : dim));
-  return graph.node({
-    opType: "Slice",
-    inputs: [x, ...[0, length, along].map((number) => graph.integers([number]))],
-    outputs: [{ dtype: x.dtype, shape: x.shape.map((dim, i) => (i === along ? length : dim)) }],
-    vjp: ({ gradient }) => [concat(graph, [gradient, zeros(graph, rest, gradient.dtype)], along)],
+    vjp: ({ gradient }) => {
+      const left = staticSize(graph, "Slice", x, along) - start - length;
+      const none = (count: number): Value[] =>
+        count === 0
+          ? []
+          : [
+              zeros(
+                graph,
+                x.shape.map((dim, i) => (i === along ? count : dim)),
+                gradient.dtype,
+              ),
+            ];
+      return [concat(graph, [...none(start), gradient, ...none(left)], along)];
+    },
   })[0] as Value;
 }
 

@@ -5,7 +5,7 @@ import type { VjpRule } from "../vjp.js";
 import type { AttentionSpec } from "./attention.js";
 import { add, cast, mul, scale as multiply, sub } from "./elementwise.js";
 import { matmul, productGradient, transposeMatrix } from "./linalg.js";
-import { concat, prefix, reshape, split, transpose } from "./movement.js";
+import { concat, reshape, slice, split, transpose } from "./movement.js";
 import { reduceSum, softmax } from "./reduction.js";
 import { staticSize } from "./shapes.js";
 
@@ -87,15 +87,21 @@ function blockEnds(graph: GraphBuilder, spec: AttentionSpec, biases: readonly Va
   return ends;
 }
 
-/** The parts of [..., keys] up to each end; the last end is that of all. */
+/**
+ * The parts of [..., keys] up to each end; the last end is that of all. Each is taken from the next longer one, so that its
+ * gradient passes once over that one, not over all keys.
+ */
 function prefixes(graph: GraphBuilder, x: Value, ends: readonly number[]): Value[] {
   const [, ...shorter] = ends.toReversed();
   const parts = [x];
-  for (const end of shorter) parts.unshift(prefix(graph, parts[0] as Value, -1, end));
+  for (const end of shorter) parts.unshift(slice(graph, parts[0] as Value, -1, 0, end));
   return parts;
 }
 
-/** {@link transposeMatrix} of a matrix that is kept, also where what it is made from could be had in its place. */
+/**
+ * Like {@link transposeMatrix}, but it does not undo a transposition: all values turned are one, and their gradients are to
+ * meet in the turned form, where those of their parts come out of products.
+ */
 function turnAgain(graph: GraphBuilder, x: Value): Value {
   const [batch, heads, rows, columns] = x.shape as [Dim, Dim, Dim, Dim];
   return graph.node({
